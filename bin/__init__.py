@@ -1,0 +1,1 @@
+"""One thin binary for each verb; installed as `xdistil-<verb>`."""

@@ -1,0 +1,130 @@
+"""Flags that several binaries take, each group defined once."""
+
+from __future__ import annotations
+
+from absl import flags
+
+from xdistil_tf import strategies
+from xdistil_tf.data.layouts import Columns
+from xdistil_tf.trainer import TrainerOptions
+
+FLAGS = flags.FLAGS
+
+
+def define_task_flags(required: bool = True) -> None:
+    """Where a task is and how its files are read."""
+    flags.DEFINE_string("task_dir", None, "Folder with train, dev and test files.")
+    flags.DEFINE_string(
+        "task",
+        "classification",
+        "A GLUE name (sst-2, cola, mrpc, qqp, sts-b, mnli, qnli, rte, wnli), or classification, "
+        "regression, tagging.",
+    )
+    flags.DEFINE_integer(
+        "max_bad_rows", 0, "So many damaged rows are left out and listed.", lower_bound=0
+    )
+    for name in ("text", "text_b", "label", "language"):
+        flags.DEFINE_string(f"{name}_column", None, f"Name of the {name} column in headed files.")
+    if required:
+        flags.mark_flag_as_required("task_dir")
+
+
+def columns() -> Columns:
+    """The column names that the flags give."""
+    return Columns(FLAGS.text_column, FLAGS.text_b_column, FLAGS.label_column, FLAGS.language_column)
+
+
+def define_records_flags() -> None:
+    """How a task becomes records."""
+    flags.DEFINE_list("transfer_file", None, "Globs of files with unlabelled texts.")
+    flags.DEFINE_integer(
+        "max_seq_length", None, "Tokens of the longest sequence. Default: the recipe's, or 128."
+    )
+    flags.DEFINE_integer("labels_per_class", None, "Labelled examples per class. Default: all.")
+    flags.DEFINE_float("heldout_fraction", 0.05, "Share of the labelled texts that selects.")
+    flags.DEFINE_integer("heldout_rows", 200, "At least so many texts select.")
+    flags.DEFINE_integer("num_shards", 4, "Files of each split.", lower_bound=1)
+    flags.DEFINE_bool(
+        "allow_transductive", False, "Accept transfer texts that stand in dev or test."
+    )
+
+
+def records_options() -> dict:
+    """The records flags as keyword arguments of `distill.prepare_records`."""
+    return {
+        "transfer_file": FLAGS.transfer_file,
+        "labels_per_class": FLAGS.labels_per_class,
+        "heldout_fraction": FLAGS.heldout_fraction,
+        "heldout_rows": FLAGS.heldout_rows,
+        "num_shards": FLAGS.num_shards,
+        "allow_transductive": FLAGS.allow_transductive,
+        "max_bad_rows": FLAGS.max_bad_rows,
+        "columns": columns(),
+    }
+
+
+def define_precision_flag() -> None:
+    """The arithmetic of a model that is only run."""
+    flags.DEFINE_enum(
+        "precision", "float32", ["float32", "bfloat16", "mixed_float16"], "Arithmetic of the model."
+    )
+
+
+def define_run_flags() -> None:
+    """How training runs; nothing here is part of a recipe."""
+    flags.DEFINE_enum(
+        "distribution_strategy", "one_device", ["one_device", "mirrored"], "Replicas of the model."
+    )
+    flags.DEFINE_integer(
+        "num_replicas", 0, "0: all visible GPUs; logical CPU devices where there is none."
+    )
+    flags.DEFINE_enum(
+        "precision",
+        None,
+        ["float32", "bfloat16", "mixed_float16"],
+        "Arithmetic. Default: the recipe's.",
+    )
+    flags.DEFINE_integer("seed", None, "Seed of everything random. Default: the recipe's.")
+    flags.DEFINE_integer("steps_per_loop", 20, "Updates in one compiled call.", lower_bound=1)
+    flags.DEFINE_integer(
+        "checkpoint_interval", 500, "Updates between checkpoints.", lower_bound=1
+    )
+    flags.DEFINE_integer(
+        "gradient_accumulation", 1, "Micro-batches of one update.", lower_bound=1
+    )
+    flags.DEFINE_bool("xla", False, "Compile the loop with XLA; slower on CPUs.")
+    flags.DEFINE_bool("progress", True, "Show a progress bar on a terminal.")
+    flags.DEFINE_multi_string("set", [], "Any field of the recipe: path=value.")
+    flags.DEFINE_integer(
+        "teacher_layer", None, "Hidden layer compared; negative numbers count from the top."
+    )
+
+
+def strategy():
+    """The strategy that the flags describe."""
+    return strategies.make_strategy(FLAGS.distribution_strategy, FLAGS.num_replicas)
+
+
+def trainer_options() -> TrainerOptions:
+    """The speed and logging flags."""
+    return TrainerOptions(
+        steps_per_loop=FLAGS.steps_per_loop,
+        checkpoint_interval=FLAGS.checkpoint_interval,
+        gradient_accumulation=FLAGS.gradient_accumulation,
+        xla=FLAGS.xla,
+        progress=FLAGS.progress,
+    )
+
+
+def recipe_overrides() -> list[str]:
+    """`--set`, and the flags that stand for a field."""
+    overrides = list(FLAGS.set)
+    for flag, field in (
+        ("precision", "precision"),
+        ("seed", "seed"),
+        ("max_seq_length", "max_seq_length"),
+        ("teacher_layer", "teacher.layer"),
+    ):
+        if flag in FLAGS and FLAGS[flag].value is not None:
+            overrides.append(f"{field}={FLAGS[flag].value}")
+    return overrides

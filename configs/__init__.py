@@ -1,0 +1,1 @@
+"""Recipes, one YAML file for each procedure; `xdistil_tf.recipes.find` locates them."""

@@ -1,0 +1,187 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import tiny
+from xdistil_tf import recipe
+from xdistil_tf.checkpoints import StageFolder
+from xdistil_tf.interruption import Interrupted, Interruption
+from xdistil_tf.objective import Objective
+from xdistil_tf.teachers import CachedTeacher
+from xdistil_tf.trainer import Evaluator, Trainer, TrainerOptions
+
+TERMS = [
+    {"loss": "mean_squared_error", "output": "logits", "weight": 0.5},
+    {"loss": "task"},
+]
+
+
+def stage(**fields):
+    fields = {
+        "name": "logits",
+        "data": "transfer",
+        "objective": TERMS,
+        "epochs": 3,
+        "batch_size": 8,
+        "optimizer": {"learning_rate": 0.1, "schedule": "linear"},
+    } | fields
+    return recipe.Stage.model_validate(fields)
+
+
+def train(folder, *, strategy=None, dropout=0.0, options=None, evaluator=None, **fields):
+    settings = fields.pop("trainer", {})
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        model = tiny.TinyModel(dropout)
+    teacher = CachedTeacher({"logits": None, "representation": None})
+    one = stage(**fields)
+    objective = Objective(one.objective, "classification", model.available, teacher.available)
+    trainer = Trainer(
+        model, strategy=strategy, options=options or TrainerOptions(steps_per_loop=2), **settings
+    )
+    evaluator = evaluator(model) if evaluator else None
+    result = trainer.run(
+        one,
+        objective,
+        tiny.ArrayData(),
+        StageFolder(folder, {"stage": recipe.to_plain(one)}),
+        teacher=teacher,
+        evaluator=evaluator,
+    )
+    return result, trainer.weights()
+
+
+def assert_close(left, right, tolerance=1e-5):
+    for name in left:
+        np.testing.assert_allclose(left[name], right[name], atol=tolerance, err_msg=name)
+
+
+def assert_identical(left, right):
+    for name in left:
+        np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+
+
+def best_of(values):
+    """An evaluator that gives these values one after the other."""
+    remaining = iter(values)
+    return lambda model: Evaluator(
+        "heldout", lambda: ({"accuracy": next(remaining)}, None), "accuracy", True
+    )
+
+
+def test_two_replicas_equal_one(tmp_path):
+    _, one = train(tmp_path / "one")
+    _, two = train(tmp_path / "two", strategy=tiny.two_replicas())
+    assert_close(one, two)
+
+
+@pytest.mark.parametrize("pieces", [2, 3])
+def test_micro_batches_equal_one(tmp_path, pieces):
+    _, one = train(tmp_path / "one")
+    options = TrainerOptions(steps_per_loop=3, gradient_accumulation=pieces)
+    _, many = train(tmp_path / "many", options=options)
+    assert_close(one, many)
+
+
+def test_training_lowers_the_loss(tmp_path):
+    short, _ = train(tmp_path / "short", epochs=1)
+    long, _ = train(tmp_path / "long", epochs=20)
+    assert long["loss"] < short["loss"]
+
+
+@pytest.mark.parametrize(
+    ("replicas", "name"), [(1, "adam"), (1, "bert_adam"), (1, "adadelta"), (2, "adamw")]
+)
+def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, replicas, name):
+    strategy = tiny.two_replicas() if replicas == 2 else None
+    optimizer = {"name": name, "learning_rate": 0.1, "warmup_steps": 2}
+    common = {"strategy": strategy, "dropout": 0.3, "optimizer": optimizer}
+    _, undisturbed = train(tmp_path / "undisturbed", **common)
+    interruption = Interruption()
+    interruption.requested = True
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            train(tmp_path / "resumed", trainer={"interruption": interruption}, **common)
+    _, resumed = train(tmp_path / "resumed", **common)
+    assert_identical(undisturbed, resumed)
+
+
+def test_a_finished_stage_is_restored_and_not_trained_again(tmp_path):
+    first, weights = train(tmp_path / "run")
+    again, restored = train(tmp_path / "run")
+    assert first == again
+    assert_identical(weights, restored)
+
+
+def test_best_weights_are_kept_and_the_start_is_a_candidate(tmp_path):
+    evaluate = {"keep_best": "accuracy"}
+    result, weights = train(
+        tmp_path / "start", evaluator=best_of([0.9, 0.1, 0.2, 0.3]), evaluate=evaluate
+    )
+    assert result["best_step"] == 0
+    assert_close(weights, {n: v.numpy() for n, v in tiny.TinyModel().named_variables().items()}, 0)
+    result, weights = train(
+        tmp_path / "middle", evaluator=best_of([0.1, 0.8, 0.9, 0.3]), evaluate=evaluate
+    )
+    assert result["best_step"] == 6 and result["best"] == 0.9
+    _, two_epochs = train(
+        tmp_path / "two", optimizer={"learning_rate": 0.1}, epochs=2
+    )
+    _, middle = train(
+        tmp_path / "constant",
+        evaluator=best_of([0.1, 0.8, 0.9, 0.3]),
+        evaluate=evaluate,
+        optimizer={"learning_rate": 0.1},
+    )
+    assert_identical(two_epochs, middle)
+
+
+def test_patience_ends_a_stage_early(tmp_path):
+    result, _ = train(
+        tmp_path,
+        evaluator=best_of([0.5, 0.4, 0.3, 0.9]),
+        evaluate={"keep_best": "accuracy", "patience": 2},
+    )
+    assert result["steps"] == 6 < result["planned_steps"]
+
+
+def test_only_named_parts_change(tmp_path):
+    before = {n: v.numpy() for n, v in tiny.TinyModel().named_variables().items()}
+    _, after = train(tmp_path, train=["head"])
+    np.testing.assert_array_equal(before["embedding"], after["embedding"])
+    assert not np.array_equal(before["kernel"], after["kernel"])
+
+
+def test_parts_without_gradient_are_left_alone_and_not_decayed(tmp_path):
+    before = {n: v.numpy() for n, v in tiny.TinyModel().named_variables().items()}
+    _, after = train(
+        tmp_path,
+        objective=[{"loss": "mean_squared_error", "output": "representation"}],
+        optimizer={"name": "adamw", "learning_rate": 0.1},
+    )
+    np.testing.assert_array_equal(before["kernel"], after["kernel"])
+
+
+def test_a_named_part_without_gradient_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="does not reach .'head'."):
+        train(
+            tmp_path,
+            train=["head", "embedding"],
+            objective=[{"loss": "mean_squared_error", "output": "representation"}],
+        )
+
+
+def test_a_loss_that_is_not_a_number_stops_and_names_the_stage(tmp_path):
+    with pytest.raises(FloatingPointError, match="stage logits, steps .* Lower the learning rate"):
+        train(tmp_path, optimizer={"learning_rate": 1e30}, epochs=20)
+
+
+def test_loss_scaling_gives_the_same_updates(tmp_path):
+    _, plain = train(tmp_path / "plain")
+    _, scaled = train(tmp_path / "scaled", trainer={"precision": "mixed_float16"})
+    assert_close(plain, scaled, 1e-4)
+
+
+def test_options_must_be_positive():
+    with pytest.raises(ValueError, match="Invalid steps_per_loop.*Received: 0"):
+        TrainerOptions(steps_per_loop=0)

@@ -1,0 +1,52 @@
+"""What all binaries share: bad input ends in one line and an exit code, never in a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+# Before TensorFlow is imported, which happens after this module in every binary.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import app, logging  # noqa: E402
+
+from xdistil_tf import files, interruption  # noqa: E402
+
+# The exit codes of docs/interfaces.md, section 1.
+BAD_INPUT = 1
+DISK_FULL = 3
+NOT_A_NUMBER = 4
+
+
+def run(main: Callable[[Sequence[str]], None]) -> None:
+    """Runs an absl `main` and turns what it raises into one line and an exit code.
+
+    With `--verbosity=1` the traceback is shown as well.
+    """
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+
+    def guarded(arguments: Sequence[str]) -> int:
+        if len(arguments) > 1:
+            return _fail(f"Unexpected arguments {arguments[1:]}. Flags start with --.", BAD_INPUT)
+        try:
+            main(arguments)
+        except interruption.Interrupted as error:
+            return _fail(f"{error} Run the same command to go on.", interruption.EXIT_CODE)
+        except files.DiskFullError as error:
+            return _fail(str(error), DISK_FULL)
+        except FloatingPointError as error:
+            return _fail(str(error), NOT_A_NUMBER)
+        except (ValueError, OSError, ImportError) as error:
+            return _fail(str(error), BAD_INPUT)
+        return 0
+
+    app.run(guarded)
+
+
+def _fail(message: str, code: int) -> int:
+    if logging.level_debug():
+        logging.exception("%s", message)
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    return code

@@ -1,0 +1,1 @@
+"""From raw task folders to batches: tokenization, readers, splits, records, pipeline."""

@@ -1,0 +1,280 @@
+"""Records to batches: planned, padded to the longest, sliced for replicas, side-cars joined by id.
+
+Nothing here is iterator state: the batch of a step follows from the records, the seed and the
+step, so a run resumes by asking for the next step.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from xdistil_tf.data.features import FEATURES, FeatureSpec
+from xdistil_tf.data.plan import BLOCK, WINDOW, Plan
+from xdistil_tf.data.record_set import RecordSet
+from xdistil_tf.data.records import decode_example
+from xdistil_tf.data.sidecars import SidecarReader
+
+_DTYPES = {"int": tf.int64, "float": tf.float32, "bytes": tf.string}
+
+
+class Batches:
+    """The global batches of a stage, cut into equal slices.
+
+    ```
+    batches = Batches(RecordSet("records/train-*"), 32, seed=(42, 0), num_replicas=2)
+    for slice in batches.dataset(start_step=100, stop_step=200): ...
+    ```
+
+    Element k of step s is the slice of micro-batch `k // num_replicas` for replica
+    `k % num_replicas`, so `strategy.distribute_datasets_from_function(lambda _: dataset)` deals
+    them out. A slice has `ceil(batch / slices)` rows; rows that fill it up have
+    `example_weights` 0. All slices of a step are padded to the same length.
+
+    Attributes:
+      plan: Which records form which batch.
+      steps_per_epoch: Global batches of an epoch.
+      slices: Elements of a step, `num_replicas * accumulation`.
+    """
+
+    def __init__(
+        self,
+        records: RecordSet,
+        batch_size: int,
+        *,
+        seed: int | Sequence[int] = 0,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        num_replicas: int = 1,
+        accumulation: int = 1,
+        sidecars: Mapping[str, SidecarReader] | None = None,
+        max_length: int | None = None,
+        pad_to_multiple: int = 1,
+        window: int = WINDOW,
+        block: int = BLOCK,
+    ):
+        """Checks that everything fits together; reads one record.
+
+        Args:
+          records: The data.
+          batch_size: Examples of a global batch, all replicas and micro-batches together.
+          seed: Of the order; an integer or several (run, stage).
+          shuffle: False for evaluation: each record once, similar lengths together; sort by `id`.
+          drop_last: Leave out a short last batch.
+          num_replicas: Replicas that take slices of each batch.
+          accumulation: Micro-batches of each batch.
+          sidecars: Teacher outputs by feature name, `teacher/logits`.
+          max_length: Longest sequence that the model takes.
+          pad_to_multiple: Round the padded length up to a multiple of this.
+          window: See `Plan`.
+          block: See `Plan`.
+
+        Raises:
+          ValueError: If numbers are not positive, a record is longer than `max_length`, or a
+            side-car lacks a record.
+        """
+        for name, value in (
+            ("num_replicas", num_replicas),
+            ("accumulation", accumulation),
+            ("pad_to_multiple", pad_to_multiple),
+        ):
+            if value < 1:
+                raise ValueError(f"Expected {name} of at least 1. Received: {name}={value}.")
+        longest = int(records.lengths.max())
+        if max_length is not None and longest > max_length:
+            raise ValueError(
+                f"{records.paths[0].name} and its set hold {longest} tokens in one record, the "
+                f"model takes {max_length}. Create the records with --max_seq_length={max_length}."
+            )
+        self.records = records
+        self.plan = Plan(records.lengths, batch_size, seed, shuffle, drop_last, window, block)
+        self.steps_per_epoch = self.plan.steps_per_epoch
+        self.slices = num_replicas * accumulation
+        self._multiple = pad_to_multiple
+        self._sidecars = dict(sidecars or {})
+        for name, reader in self._sidecars.items():
+            _check_sidecar(name, reader, records)
+        self._schema = _schema(records)
+
+    def dataset(
+        self, start_step: int = 0, stop_step: int | None = None, prefetch: int = 4
+    ) -> tf.data.Dataset:
+        """The slices of the steps `start_step … stop_step` (None: without end), in order.
+
+        Features are those of `docs/interfaces.md`, section 3, int32, float32 and string.
+        """
+        if stop_step is None:
+            stop_step = np.iinfo(np.int64).max
+        steps = tf.data.Dataset.range(start_step, stop_step)
+        batches = steps.map(self._load).map(
+            self._parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+        if self.slices > 1:
+            return batches.prefetch(prefetch).map(self._slice).unbatch()
+        return batches.prefetch(prefetch)
+
+    def rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Record numbers of a step's global batch, filled up, and their `example_weights`."""
+        batch = self.plan.batch(step)
+        missing = -len(batch) % self.slices
+        weights = np.ones(len(batch) + missing, np.float32)
+        weights[len(batch) :] = 0
+        return np.concatenate([batch, np.repeat(batch[:1], missing)]), weights
+
+    def padded_length(self, step: int) -> int:
+        """T of a step's batch: its longest record, rounded up to `pad_to_multiple`."""
+        longest = int(self.records.lengths[self.plan.batch(step)].max())
+        return -(-max(longest, 1) // self._multiple) * self._multiple
+
+    @tf.autograph.experimental.do_not_convert
+    def _load(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
+        names = ["record", "id", "example_weights", "padded_length", "lengths", *self._sidecars]
+        kinds = [tf.string, tf.string, tf.float32, tf.int32, tf.int32]
+        values = tf.numpy_function(self._read, [step], kinds + [tf.float32] * len(self._sidecars))
+        loaded = dict(zip(names, values, strict=True))
+        for name, value in loaded.items():
+            if name == "padded_length":
+                value.set_shape([])
+            elif name in self._sidecars:
+                row = self._sidecars[name].row
+                value.set_shape([None, *(None if size == -1 else size for size in row.of(-1))])
+            else:
+                value.set_shape([None])
+        return loaded
+
+    def _read(self, step: np.int64) -> list[Any]:
+        rows, weights = self.rows(int(step))
+        real = int(weights.sum())
+        content = self.records.read_many(rows[:real])
+        content += content[:1] * (len(rows) - real)
+        ids, lengths = self.records.ids[rows], self.records.lengths[rows]
+        pad_to = self.padded_length(int(step))
+        joined = [reader.read(ids, lengths, pad_to, rows) for reader in self._sidecars.values()]
+        return [
+            np.array(content, object), ids.astype(object), weights, np.int32(pad_to), lengths,
+            *joined,
+        ]  # fmt: skip
+
+    @tf.autograph.experimental.do_not_convert
+    def _parse(self, loaded: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        loaded = dict(loaded)
+        parsed = tf.io.parse_example(loaded.pop("record"), _parsers(self._schema))
+        pad_to, lengths = loaded.pop("padded_length"), loaded.pop("lengths")
+        batch = {name: _dense(parsed[name], spec, pad_to) for name, spec in self._schema.items()}
+        batch.update(loaded)
+        return _completed(batch, lengths, pad_to)
+
+    @tf.autograph.experimental.do_not_convert
+    def _slice(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        def cut(value: tf.Tensor) -> tf.Tensor:
+            shape = tf.shape(value)  # [slices * rows, ...]
+            split = tf.concat([[self.slices, shape[0] // self.slices], shape[1:]], 0)
+            cut = tf.reshape(value, split)
+            cut.set_shape([self.slices, None, *value.shape[1:]])
+            return cut
+
+        return {name: cut(value) for name, value in batch.items()}
+
+
+def make_dataset(
+    records: RecordSet,
+    batch_size: int,
+    start_step: int = 0,
+    stop_step: int | None = None,
+    **options: Any,
+) -> tf.data.Dataset:
+    """`Batches(records, batch_size, **options).dataset(start_step, stop_step)`."""
+    return Batches(records, batch_size, **options).dataset(start_step, stop_step)
+
+
+def data_error(error: tf.errors.OpError) -> ValueError | None:
+    """The `ValueError` of damaged data inside an error of `tf.data`; None if it is another one."""
+    match = re.search(r"ValueError: (.*?)(?:\nTraceback|\n\n|$)", error.message or "", re.DOTALL)
+    return ValueError(match[1].strip()) if match else None
+
+
+def _check_sidecar(name: str, reader: SidecarReader, records: RecordSet) -> None:
+    if np.array_equal(reader.ids, records.ids):
+        return
+    missing = reader.missing(records.ids)
+    if len(missing):
+        raise ValueError(
+            f"The side-car {name!r} ({reader.paths[0]}) lacks {len(missing)} of {len(records)} "
+            f"records, the first is {missing[0].decode('utf-8', 'replace')}. Make the cache again."
+        )
+
+
+def _schema(records: RecordSet) -> dict[str, FeatureSpec]:
+    """The features of the first record, with their axes."""
+    first = decode_example(records.read(0), str(records.paths[0]))
+    if "input_ids" not in first:
+        raise ValueError(
+            f"{records.paths[0]} has no feature 'input_ids'. It has {sorted(first)}. "
+            "Expected records of bin/create_task_data or of google-research/bert."
+        )
+    schema = {}
+    for name, values in first.items():
+        if name == "id":
+            continue  # The index knows it.
+        known = FEATURES.get(name)
+        kind = known.kind if known else _kind(values)
+        axis = known.axis if known else "slot"
+        if axis == "label" or not known:
+            if len(values) == 1:
+                axis = "example"
+            elif axis == "label" or len(values) == len(first["input_ids"]):
+                axis = "token"
+        schema[name] = FeatureSpec(kind, axis, known.padding if known else _empty(kind))
+    return schema
+
+
+def _kind(values: Sequence[Any]) -> str:
+    if values and isinstance(values[0], bytes):
+        return "bytes"
+    return "float" if values and isinstance(values[0], float) else "int"
+
+
+def _empty(kind: str) -> int | float | bytes:
+    return {"int": 0, "float": 0.0, "bytes": b""}[kind]
+
+
+def _parsers(schema: Mapping[str, FeatureSpec]) -> dict[str, Any]:
+    return {
+        name: tf.io.FixedLenFeature([], _DTYPES[spec.kind], spec.padding)
+        if spec.axis == "example"
+        else tf.io.RaggedFeature(_DTYPES[spec.kind], row_splits_dtype=tf.int32)
+        for name, spec in schema.items()
+    }
+
+
+def _dense(value: tf.Tensor | tf.RaggedTensor, spec: FeatureSpec, pad_to: tf.Tensor) -> tf.Tensor:
+    if spec.axis == "token":
+        value = value.to_tensor(spec.padding, shape=tf.stack([-1, pad_to]))  # [B, T], cut if longer
+        value.set_shape([None, None])
+    elif spec.axis == "slot":
+        value = value.to_tensor(spec.padding)  # [B, P]
+    return tf.cast(value, tf.int32) if spec.kind == "int" else value
+
+
+def _completed(
+    batch: dict[str, tf.Tensor], lengths: tf.Tensor, pad_to: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """Adds what foreign records leave out."""
+    ids = batch["input_ids"]
+    if "input_mask" not in batch:
+        batch["input_mask"] = tf.sequence_mask(lengths, pad_to, tf.int32)
+    if "segment_ids" not in batch:
+        batch["segment_ids"] = tf.zeros_like(ids)
+    if "language" not in batch:
+        batch["language"] = tf.fill(tf.shape(ids)[:1], "default")
+    gold = batch.get("label_ids", batch.get("label_values"))
+    if gold is not None and "label_weights" not in batch:
+        weights = tf.ones_like(batch["example_weights"])
+        if gold.shape.rank == 2:
+            weights = tf.cast(batch["input_mask"], tf.float32)
+        batch["label_weights"] = weights
+    return batch

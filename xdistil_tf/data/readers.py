@@ -1,0 +1,358 @@
+"""Task folders and transfer files as examples; every row is checked where it is read.
+
+Reads what users have: GLUE's folders, XtremeDistil's (`text<TAB>label`, `words<TAB>tags`, language
+prefixes), headed TSV, CSV, JSON lines and CoNLL files. UTF-8, no quoting in TSV.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import math
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+
+from xdistil_tf.data import layouts, rows
+from xdistil_tf.data.glue import GLUE, SPLIT_FILES
+from xdistil_tf.data.layouts import USUAL_COLUMNS, Columns, Fields, Spec
+from xdistil_tf.data.rows import Problem
+
+DEFAULT_LANGUAGE = "default"
+_TASK_TYPES = ("classification", "regression", "tagging")
+_METRICS = {
+    "classification": "accuracy",
+    "regression": "pearson_spearman",
+    "tagging": "span_f1",
+}
+_SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".conll", ".txt")
+_LANGUAGE = re.compile(r"([a-z]{2,3}(?:-[A-Za-z]+)?):(.+)", re.DOTALL)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Example:
+    """One row.
+
+    Attributes:
+      id: `<file stem>:<row>`, rows counted from 1 among the data rows.
+      text: The text; in tagging the words.
+      text_b: The second text of a pair.
+      label: A label, a number (regression), one tag per word, or None where gold is unknown.
+      language: `default` where the data names none.
+      source: File and line.
+      source_id: The id of the example it was derived from (augmented data).
+    """
+
+    id: str
+    text: str | tuple[str, ...]
+    text_b: str | None = None
+    label: str | float | tuple[str, ...] | None = None
+    language: str = DEFAULT_LANGUAGE
+    source: tuple[str, int] = ("", 0)
+    source_id: str | None = None
+
+
+@dataclasses.dataclass
+class TaskData:
+    """A task as read: its kind, its labels in the order of their ids, its splits."""
+
+    task: str
+    task_type: str
+    pair: bool
+    metric: str
+    labels: tuple[str, ...]
+    splits: dict[str, list[Example]]
+    bad_rows: list[tuple[str, int, str]]
+    files: tuple[pathlib.Path, ...] = ()
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return tuple(sorted({one.language for split in self.splits.values() for one in split}))
+
+
+def read_task(
+    task_dir: str | pathlib.Path,
+    task: str,
+    columns: Columns = USUAL_COLUMNS,
+    max_bad_rows: int = 0,
+    languages: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
+) -> TaskData:
+    """Reads a task folder.
+
+    Args:
+      task_dir: Folder with `train`, `dev`, `test` (`.tsv .csv .jsonl .conll`; `train-en.tsv` where
+        languages have a file each) and perhaps `labels.tsv`, one label a line in order of ids.
+      task: A GLUE name, or `classification`, `regression`, `tagging` (`ner`).
+      columns: Names of columns, for headed TSV, CSV and JSON lines.
+      max_bad_rows: So many damaged rows are left out and listed; one more is an error.
+      languages: Keep only examples of these.
+      labels: The labels in order, where they are known (of a trained model).
+      splits: Read only these; the labels must then come from `labels`, `labels.tsv` or GLUE.
+
+    Raises:
+      FileNotFoundError: If the folder or its train file is missing.
+      ValueError: If the task is unknown or a row is damaged; names file, line and cure.
+    """
+    folder = pathlib.Path(task_dir)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"No folder {folder}. Set --task_dir to a folder of TSV files.")
+    name, spec, glue_labels, metric = _task(task, columns)
+    found = task_files(folder, splits)
+    if splits is None and "train" not in found:
+        raise FileNotFoundError(
+            f"No train file in {folder}. Expected train.tsv (or .csv, .jsonl, .conll)."
+        )
+    if spec.pair is None:
+        first = found.get("train") or next(iter(found.values()), None)
+        spec = dataclasses.replace(spec, pair=bool(first) and layouts.has_pairs(first[0][0], spec))
+    label_file = folder / "labels.tsv"
+    known = tuple(labels or ()) or glue_labels
+    if not known and spec.task_type != "regression" and label_file.is_file():
+        known = _read_labels(label_file)
+    reader = _Reader(spec, known, max_bad_rows)
+    data = {}
+    for split in sorted(found, key=lambda one: one != "train"):
+        kind = "optional" if split.startswith("test") else "required"
+        data[split] = [
+            example
+            for path, language in found[split]
+            if not (languages and language) or language in languages
+            for example in reader.read(path, kind, language)
+            if not languages or example.language in languages
+        ]
+        if split == "train" and not data[split]:
+            raise ValueError(f"No row of the train file in {folder} could be read. It is empty.")
+        if split == "train" and not reader.labels and spec.task_type != "regression":
+            reader.labels = _observed_labels(data[split])
+    used = [path for group in found.values() for path, _ in group]
+    return TaskData(
+        name,
+        spec.task_type,
+        bool(spec.pair),
+        metric,
+        tuple(reader.labels),
+        data,
+        reader.bad_rows,
+        tuple(used + [label_file] * label_file.is_file()),
+    )
+
+
+def read_transfer(
+    patterns: str | Sequence[str],
+    pair: bool = False,
+    task: str = "classification",
+    columns: Columns = USUAL_COLUMNS,
+    max_bad_rows: int = 0,
+) -> tuple[list[Example], list[tuple[str, int, str]]]:
+    """Reads texts without labels: one a line, the first columns of a TSV, or a headed TSV.
+
+    Headed files are ours (`id text text_b label source_id rules`), those of the task, or name
+    their columns in the usual way; labels are not read.
+
+    Returns:
+      The examples, and the rows left out (`file, line, reason`).
+
+    Raises:
+      FileNotFoundError: If a file or glob matches nothing.
+      ValueError: If a row is damaged, or two files have the same name.
+    """
+    spec = dataclasses.replace(_task(task, columns)[1], pair=pair, headed=False)
+    reader = _Reader(spec, (), max_bad_rows)
+    examples = []
+    for path in transfer_files(patterns):
+        examples.extend(reader.read(path, "ignored", None))
+    return examples, reader.bad_rows
+
+
+def task_files(
+    folder: pathlib.Path, splits: Sequence[str] | None = None
+) -> dict[str, list[tuple[pathlib.Path, str | None]]]:
+    """The files of each split with their language: `train.tsv`, or `train-en.tsv` and others.
+
+    Raises:
+      ValueError: If a split stands there twice.
+      FileNotFoundError: If a wanted split is missing.
+    """
+    found: dict[str, list[tuple[pathlib.Path, str | None]]] = {}
+    for split in splits or SPLIT_FILES:
+        stems = SPLIT_FILES.get(split, (split,))
+        plain = [folder / (stem + end) for stem in stems for end in _SUFFIXES]
+        plain = [path for path in plain if path.is_file()]
+        if len(plain) > 1:
+            raise ValueError(f"The split {split!r} stands twice in {folder}: {_names(plain)}.")
+        by_language = [
+            (path, path.stem[len(split) + 1 :])
+            for path in sorted(folder.glob(f"{split}-*"))
+            if path.suffix in _SUFFIXES
+        ]
+        if plain:
+            found[split] = [(plain[0], None)]
+        elif by_language:
+            found[split] = by_language
+        elif splits:
+            raise FileNotFoundError(f"No file of the split {split!r} in {folder}.")
+    return found
+
+
+def transfer_files(patterns: str | Sequence[str]) -> list[pathlib.Path]:
+    """Expands comma-separated globs; every one must match."""
+    paths: list[pathlib.Path] = []
+    for pattern in patterns.split(",") if isinstance(patterns, str) else patterns:
+        matches = sorted(glob.glob(str(pattern)))
+        if not matches:
+            raise FileNotFoundError(f"No file matches {pattern!r}. Set --transfer_file.")
+        paths.extend(pathlib.Path(one) for one in matches if pathlib.Path(one) not in paths)
+    stems = [path.stem for path in paths]
+    for path in paths:
+        if stems.count(path.stem) > 1:
+            raise ValueError(
+                f"Two transfer files are called {path.stem!r}; ids would be ambiguous. Rename one."
+            )
+    return paths
+
+
+class _Reader:
+    """Turns rows into examples, counting the damaged ones."""
+
+    def __init__(self, spec: Spec, labels: Sequence[str], max_bad_rows: int):
+        self.spec = spec
+        self.labels = tuple(labels)
+        self.bad_rows: list[tuple[str, int, str]] = []
+        self._max_bad_rows = max_bad_rows
+
+    def read(self, path: pathlib.Path, label: str, language: str | None) -> Iterator[Example]:
+        stem, file = path.stem, str(path)
+        known = frozenset(self.labels)
+        row = 0
+        for line, fields in layouts.open_rows(path, self.spec, label):
+            row += 1
+            made = fields
+            if isinstance(fields, Fields):
+                made = _example(fields, self.spec.task_type, known, language)
+            if isinstance(made, Problem):
+                self._report(file, line, made.reason)
+                continue
+            text, text_b, gold, spoken = made
+            yield Example(
+                f"{stem}:{row}", text, text_b, gold, spoken, (file, line), fields.source_id
+            )
+
+    def _report(self, file: str, line: int, reason: str) -> None:
+        self.bad_rows.append((file, line, reason))
+        if len(self.bad_rows) > self._max_bad_rows:
+            raise ValueError(
+                f"{file} line {line}: {reason}. Correct the row, or leave such rows out with "
+                f"--max_bad_rows (now {self._max_bad_rows})."
+            )
+
+
+def _example(
+    fields: Fields, task_type: str, known: frozenset[str], language: str | None
+) -> tuple | Problem:
+    """The text, text_b, label and language of a row, or what is wrong with it."""
+    language = fields.language or language or DEFAULT_LANGUAGE
+    if task_type == "tagging":
+        return _tagged(fields, known, language)
+    text = fields.text.strip()
+    text_b = None if fields.text_b is None else fields.text_b.strip()
+    if not text or text_b == "":
+        return Problem("expected text, received an empty text")
+    label = fields.label
+    if label is None:
+        return text, text_b, None, language
+    label, language = _without_language(label.strip(), known, language)
+    if task_type == "regression":
+        try:
+            number = float(label)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            return Problem(f"expected a number as label, received {label!r}")
+        return text, text_b, number, language
+    if not label or (known and label not in known):
+        return Problem(f"expected a label of {_some(known)}, received {label!r}")
+    return text, text_b, label, language
+
+
+def _tagged(fields: Fields, known: frozenset[str], language: str) -> tuple | Problem:
+    words = tuple(word for word in fields.text.split(fields.separator) if word.strip())
+    if not words:
+        return Problem("expected words, received an empty text")
+    if fields.label is None:
+        return words, None, None, language
+    tags = []
+    for tag in fields.label.split(fields.separator):
+        tag = tag.strip()
+        if tag:
+            tag, found = _without_language(tag, known, "")
+            tags.append(tag)
+            language = found or language
+            if known and tag not in known:
+                return Problem(f"expected a tag of {_some(known)}, received {tag!r}")
+    if len(words) != len(tags):
+        return Problem(f"expected one tag per word, received {len(words)} words, {len(tags)} tags")
+    return words, None, tuple(tags), language
+
+
+def _without_language(label: str, known: frozenset[str], language: str) -> tuple[str, str]:
+    """Splits `en:B-PER`. A label that is known as it stands keeps its colon."""
+    if ":" not in label or label in known:
+        return label, language
+    match = _LANGUAGE.fullmatch(label)
+    return (match[2], match[1]) if match else (label, language)
+
+
+def _task(task: str, columns: Columns) -> tuple[str, Spec, tuple[str, ...], str]:
+    """The task's name, spec, fixed labels and metric."""
+    name = {"ner": "tagging", "sst2": "sst-2", "stsb": "sts-b"}.get(task.lower(), task.lower())
+    if name in GLUE:
+        glue = GLUE[name]
+        columns = Columns(
+            columns.text or glue.text,
+            columns.text_b or glue.text_b,
+            columns.label or glue.label,
+            columns.language,
+        )
+        pair = columns.text_b is not None
+        spec = Spec(glue.task_type, pair, columns, True, glue.positions, glue.width)
+        return name, spec, glue.labels or (), glue.metric
+    if name not in _TASK_TYPES:
+        raise ValueError(
+            f"Unknown task. Expected one of {[*GLUE, *_TASK_TYPES, 'ner']}. "
+            f"Received: task={task!r}."
+        )
+    pair = False if name == "tagging" else None
+    return name, Spec(name, pair, columns, columns.text is not None), (), _METRICS[name]
+
+
+def _read_labels(path: pathlib.Path) -> tuple[str, ...]:
+    labels: list[str] = []
+    for line, text in rows.read_lines(path):
+        if isinstance(text, Problem):
+            raise ValueError(f"{path} line {line}: {text.reason}.")
+        if not text.strip():
+            continue
+        if text.strip() in labels:
+            raise ValueError(f"{path} line {line}: expected each label once, received {text!r}.")
+        labels.append(text.strip())
+    return tuple(labels)
+
+
+def _observed_labels(examples: Sequence[Example]) -> tuple[str, ...]:
+    """Sorted; numbers by value, so that labels 0 … 10 are their own class ids."""
+    found: set[str] = set()
+    for one in examples:
+        found.update((one.label,) if isinstance(one.label, str) else one.label or ())
+    numeric = all(label.isascii() and label.isdigit() for label in found)
+    return tuple(sorted(found, key=int if numeric else None))
+
+
+def _some(known: frozenset[str]) -> str:
+    shown = sorted(known)[:12]
+    return f"{shown}{' and others' * (len(known) > 12)}" if known else "at least one character"
+
+
+def _names(paths: Sequence[pathlib.Path]) -> str:
+    return ", ".join(path.name for path in paths)

@@ -1,0 +1,212 @@
+"""Which texts train, select and report: held-out texts by hash, transfer texts, overlaps dropped.
+
+What is selected on is never what is reported: `heldout` is a fixed part of the labelled texts; its
+texts, and all that derive from them, stand in no other split that trains.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from xdistil_tf.data.readers import Example, TaskData
+
+TRAINING_SPLITS = ("train", "heldout", "transfer")
+
+
+@dataclasses.dataclass
+class Splits:
+    """The examples of each split, and what was left out.
+
+    Attributes:
+      train, heldout, transfer: What trains and selects; transfer has no labels.
+      others: The splits that are only reported on (`dev`, `test`, `dev_mismatched`, …).
+      dropped: `(file, row, reason)` of each example left out.
+      counts: How many were dropped for each reason.
+    """
+
+    train: list[Example]
+    heldout: list[Example]
+    transfer: list[Example]
+    others: dict[str, list[Example]]
+    dropped: list[tuple[str, int, str]]
+    counts: dict[str, int]
+
+    @property
+    def dev(self) -> list[Example]:
+        return self.others.get("dev", [])
+
+    @property
+    def test(self) -> list[Example]:
+        return self.others.get("test", [])
+
+    def named(self) -> dict[str, list[Example]]:
+        """All splits that hold examples, by name."""
+        splits = {"train": self.train, "heldout": self.heldout, "transfer": self.transfer}
+        return {name: rows for name, rows in {**splits, **self.others}.items() if rows}
+
+
+def split_task(
+    data: TaskData,
+    transfer: Sequence[Example] | None = None,
+    *,
+    heldout_fraction: float = 0.05,
+    heldout_rows: int = 200,
+    labels_per_class: int | None = None,
+    seed: int = 42,
+    allow_transductive: bool = False,
+) -> Splits:
+    """Divides a task's examples.
+
+    Train examples whose text stands in dev or test leave first. `heldout` then takes the texts
+    with the smallest hash: the same ones whatever the seed and the order of the file. With
+    `labels_per_class`, so many labelled examples per class are drawn by the seed before that, and
+    the others serve as transfer texts only.
+
+    Args:
+      data: The task as read.
+      transfer: Texts without labels; None takes all texts of train.
+      heldout_fraction: Share of the labelled examples that is held out, ...
+      heldout_rows: ... but not fewer than these; never more than half.
+      labels_per_class: Labelled examples per class; None keeps all.
+      seed: Of that draw.
+      allow_transductive: Keep transfer texts that stand in dev or test.
+
+    Raises:
+      ValueError: If a class has too few examples, if `labels_per_class` is set for a task
+        without classes, or if most transfer texts are dev or test texts.
+    """
+    others = {name: rows for name, rows in data.splits.items() if name != "train"}
+    reported = {text_key(one): name for name, rows in others.items() for one in rows}
+    dropped: list[tuple[str, int, str]] = []
+    labelled = []
+    for one in data.splits.get("train", []):
+        where = reported.get(text_key(one))
+        if where:
+            dropped.append((*one.source, f"overlap: the text of train stands in {where}"))
+        else:
+            labelled.append(one)
+    train_texts = labelled
+    if labels_per_class is not None:
+        labelled = _draw(labelled, data, labels_per_class, seed)
+    heldout, train = _hold_out(labelled, heldout_fraction, heldout_rows)
+    source = train_texts if transfer is None else transfer
+    if transfer is not None and not allow_transductive:
+        _refuse_transductive(transfer, reported)
+    found: list[tuple[str, int, str]] = []
+    kept = _transfer(source, heldout, {} if allow_transductive else reported, others, found)
+    if transfer is None:  # Held-out texts of train moved, they were not dropped.
+        found = [one for one in found if not one[2].startswith("heldout")]
+    dropped.extend(found)
+    counts = collections.Counter(reason.split(":")[0] for _, _, reason in dropped)
+    return Splits(
+        train,
+        heldout,
+        kept,
+        others,
+        dropped,
+        {name: counts[name] for name in ("overlap", "duplicate", "heldout")},
+    )
+
+
+def text_key(example: Example) -> bytes:
+    """A digest of the text or pair after NFC and collapsing of white space; case is kept."""
+    text = example.text if isinstance(example.text, str) else " ".join(example.text)
+    both = _normalised(text) + "\t" + _normalised(example.text_b or "")
+    return hashlib.blake2b(both.encode("utf-8"), digest_size=16).digest()
+
+
+def _normalised(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _draw(examples: Sequence[Example], data: TaskData, per_class: int, seed: int) -> list[Example]:
+    """Draws examples of each class: those with the smallest hash keyed by the seed.
+
+    So a larger draw of the same seed contains the smaller one.
+    """
+    if data.task_type != "classification":
+        raise ValueError(
+            f"labels_per_class needs a classification task. Received: {data.task_type}. "
+            "Leave --labels_per_class out."
+        )
+    if per_class < 1:
+        raise ValueError(f"Expected labels_per_class of at least 1. Received: {per_class}.")
+    key = str(seed).encode("ascii")
+    drawn: set[str] = set()
+    for label in data.labels:
+        group = [one for one in examples if one.label == label]
+        if len(group) < per_class:
+            raise ValueError(
+                f"Expected at least labels_per_class={per_class} examples of the label {label!r}. "
+                f"Train has {len(group)}. Lower --labels_per_class."
+            )
+        group.sort(key=lambda one: hashlib.blake2b(text_key(one), key=key, digest_size=16).digest())
+        drawn.update(one.id for one in group[:per_class])
+    return [one for one in examples if one.id in drawn]
+
+
+def _hold_out(
+    examples: Sequence[Example], fraction: float, rows: int
+) -> tuple[list[Example], list[Example]]:
+    """Divides into held-out examples and the rest; equal texts stay together."""
+    if not 0 <= fraction <= 0.5:
+        raise ValueError(f"Expected heldout_fraction in [0, 0.5]. Received: {fraction}.")
+    wanted = min(max(round(fraction * len(examples)), rows), len(examples) // 2)
+    groups = collections.Counter(text_key(one) for one in examples)
+    chosen: set[bytes] = set()
+    taken = 0
+    for key in sorted(groups):
+        if taken >= wanted:
+            break
+        if taken + groups[key] <= len(examples) // 2:
+            chosen.add(key)
+            taken += groups[key]
+    heldout = [one for one in examples if text_key(one) in chosen]
+    return heldout, [one for one in examples if text_key(one) not in chosen]
+
+
+def _refuse_transductive(transfer: Sequence[Example], reported: dict[bytes, str]) -> None:
+    keys = {text_key(one) for one in transfer}
+    found = sum(key in reported for key in keys)
+    if found * 2 > len(keys):
+        raise ValueError(
+            f"{found} of {len(keys)} transfer texts stand in dev or test: the student would be "
+            "trained on what it is reported on. Choose another --transfer_file, or set "
+            "--allow_transductive and say so in the report."
+        )
+
+
+def _transfer(
+    source: Iterable[Example],
+    heldout: Sequence[Example],
+    reported: dict[bytes, str],
+    others: dict[str, list[Example]],
+    dropped: list[tuple[str, int, str]],
+) -> list[Example]:
+    """Transfer texts once each, without labels, without what selects or is reported on."""
+    held_texts = {text_key(one) for one in heldout}
+    held_ids = {one.id for one in heldout}
+    reported_ids = {one.id for rows in others.values() for one in rows} if reported else set()
+    seen: set[bytes] = set()
+    kept = []
+    for one in source:
+        key = text_key(one)
+        reason = None
+        if key in held_texts or one.source_id in held_ids:
+            reason = "heldout: the text is held out for selection"
+        elif key in reported:
+            reason = f"overlap: the text of transfer stands in {reported[key]}"
+        elif one.source_id in reported_ids:
+            reason = "overlap: derived from a text of dev or test"
+        elif key in seen:
+            reason = "duplicate: the text stands in transfer before"
+        if reason:
+            dropped.append((*one.source, reason))
+            continue
+        seen.add(key)
+        kept.append(dataclasses.replace(one, label=None))
+    return kept

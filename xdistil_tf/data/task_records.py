@@ -1,0 +1,266 @@
+"""A records folder: the splits of a task as records, its tokenizer, and last `task.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import logging
+
+from xdistil_tf import files
+from xdistil_tf.data import features, readers, records, split
+from xdistil_tf.data.layouts import USUAL_COLUMNS, Columns
+from xdistil_tf.data.readers import TaskData
+from xdistil_tf.data.split import Splits
+from xdistil_tf.data.tokenization import Tokenizer
+
+FORMAT = 1
+_OURS = re.compile(r"\.?[a-z_]+-\d{5,}-of-\d{5,}\.(tfrecord|index)(\.\d+\.tmp)?")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskInfo:
+    """The content of `task.json`; field by field in `docs/interfaces.md`, section 4."""
+
+    folder: pathlib.Path
+    task: str
+    task_type: str
+    pair: bool
+    labels: tuple[str, ...]
+    metric: str
+    tokenizer: Mapping[str, Any]
+    max_seq_length: int
+    splits: Mapping[str, Mapping[str, Any]]
+    select: str
+    report: str
+    languages: tuple[str, ...]
+    dropped: Mapping[str, int]
+    inputs: Mapping[str, Any]
+    fingerprint: str
+    format: int = FORMAT
+
+    @property
+    def tokenizer_folder(self) -> pathlib.Path:
+        return self.folder / "tokenizer"
+
+    def pattern(self, split_name: str) -> str:
+        """The glob of a split's shards.
+
+        Raises:
+          ValueError: If there is no such split; names those there are.
+        """
+        if split_name not in self.splits:
+            raise ValueError(
+                f"{self.folder} has no split {split_name!r}. It has {list(self.splits)}."
+            )
+        return str(self.folder / f"{split_name}-*.tfrecord")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a task becomes records: the flags of `create_task_data` of the same names."""
+
+    max_seq_length: int = 128
+    labels_per_class: int | None = None
+    heldout_fraction: float = 0.05
+    heldout_rows: int = 200
+    seed: int = 42
+    num_shards: int = 4
+    max_bad_rows: int = 0
+    allow_transductive: bool = False
+    languages: tuple[str, ...] = ()
+    columns: Columns = USUAL_COLUMNS
+
+
+DEFAULT_OPTIONS = Options()
+
+
+def create_task_records(
+    task_dir: str | pathlib.Path,
+    task: str,
+    tokenizer: Tokenizer,
+    output_dir: str | pathlib.Path,
+    transfer_file: str | Sequence[str] | None = None,
+    options: Options = DEFAULT_OPTIONS,
+) -> TaskInfo:
+    """Reads a task folder and writes its records folder, unless that stands there already.
+
+    ```
+    read_task -> read_transfer -> split_task -> write_task_records
+    ```
+
+    Raises:
+      FileNotFoundError, ValueError: As the functions named above.
+    """
+    paths = _input_files(task_dir, transfer_file)
+    inputs = {
+        "task": task.lower(),
+        "files": {str(path): files.file_fingerprint(path) for path in paths},
+        "tokenizer": tokenizer.fingerprint,
+        "transfer_file": bool(transfer_file),
+        "options": dataclasses.asdict(options),
+    }
+    info = current(output_dir, inputs)
+    if info:
+        logging.info("%s is up to date.", output_dir)
+        return info
+    columns, bad = options.columns, options.max_bad_rows
+    data = readers.read_task(task_dir, task, columns, bad, options.languages)
+    transfer = None
+    if transfer_file:
+        transfer, rows = readers.read_transfer(
+            transfer_file, data.pair, task, columns, bad - len(data.bad_rows)
+        )
+        data.bad_rows.extend(rows)
+    splits = split.split_task(
+        data,
+        transfer,
+        heldout_fraction=options.heldout_fraction,
+        heldout_rows=options.heldout_rows,
+        labels_per_class=options.labels_per_class,
+        seed=options.seed,
+        allow_transductive=options.allow_transductive,
+    )
+    return write_task_records(
+        splits, data, tokenizer, output_dir, options.max_seq_length, options.num_shards, inputs
+    )
+
+
+def write_task_records(
+    splits: Splits,
+    data: TaskData,
+    tokenizer: Tokenizer,
+    output_dir: str | pathlib.Path,
+    max_seq_length: int = 128,
+    num_shards: int = 4,
+    inputs: Mapping[str, Any] | None = None,
+) -> TaskInfo:
+    """Writes records, `tokenizer/`, `dropped.tsv` and, last of all, `task.json`.
+
+    Records of an earlier writing are removed first. Skipped when `task.json` states the same
+    `inputs`.
+    """
+    inputs = dict(inputs or {})
+    info = current(output_dir, inputs) if inputs else None
+    if info:
+        return info
+    folder = pathlib.Path(output_dir)
+    _cleared(folder)
+    written = {}
+    for name, examples in splits.named().items():
+        truncation = features.Truncation()
+        stream = features.featurise(
+            examples, tokenizer, data.task_type, data.labels, max_seq_length, truncation
+        )
+        one = records.write_records(folder, name, stream, len(examples), num_shards)
+        written[name] = {**dataclasses.asdict(one), "truncated": truncation.count}
+        logging.info(
+            "%s: %d records, %.1f tokens on average, %d truncated to %d.",
+            name, one.records, one.length_mean, truncation.count, max_seq_length,
+        )  # fmt: skip
+    tokenizer.save(folder / "tokenizer")
+    _write_dropped(folder, splits, data)
+    content = {
+        "format": FORMAT,
+        "task": data.task,
+        "task_type": data.task_type,
+        "pair": data.pair,
+        "labels": list(data.labels),
+        "metric": data.metric,
+        "tokenizer": {
+            "kind": tokenizer.kind,
+            "fingerprint": tokenizer.fingerprint,
+            "vocab_size": tokenizer.vocab_size,
+            "do_lower_case": tokenizer.do_lower_case,
+        },
+        "max_seq_length": max_seq_length,
+        "splits": written,
+        "select": "heldout",
+        "report": _reported(splits),
+        "languages": _languages(splits),
+        "dropped": {**splits.counts, "bad_rows": len(data.bad_rows)},
+        "inputs": inputs,
+    }
+    content["fingerprint"] = files.fingerprint(
+        {key: value for key, value in content.items() if key not in ("inputs", "dropped")}
+    )
+    files.write_json(folder / "task.json", content)
+    return load_task_info(folder)
+
+
+def load_task_info(folder: str | pathlib.Path) -> TaskInfo:
+    """Reads `task.json`.
+
+    Raises:
+      FileNotFoundError: If the folder has none.
+      ValueError: If it is damaged or of another format.
+    """
+    folder = pathlib.Path(folder)
+    path = folder / "task.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"No task.json in {folder}: it is no finished records folder. Run create_task_data."
+        )
+    content = files.read_json(path)
+    if content.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} has format {content.get('format')}. Expected {FORMAT}. Create the records "
+            "again."
+        )
+    names = {field.name for field in dataclasses.fields(TaskInfo)} - {"folder"}
+    if missing := sorted(names - set(content)):
+        raise ValueError(f"{path} is damaged: it lacks {missing}. Create the records again.")
+    known = {name: content[name] for name in names}
+    known["labels"], known["languages"] = tuple(known["labels"]), tuple(known["languages"])
+    return TaskInfo(folder=folder, **known)
+
+
+def current(output_dir: str | pathlib.Path, inputs: Mapping[str, Any]) -> TaskInfo | None:
+    """The finished records folder, if it was made from the same inputs."""
+    try:
+        info = load_task_info(output_dir)
+    except (FileNotFoundError, ValueError):
+        return None
+    return info if files.fingerprint(info.inputs) == files.fingerprint(inputs) else None
+
+
+def _input_files(
+    task_dir: str | pathlib.Path, transfer_file: str | Sequence[str] | None
+) -> list[pathlib.Path]:
+    folder = pathlib.Path(task_dir)
+    found = [path for group in readers.task_files(folder).values() for path, _ in group]
+    found += [folder / "labels.tsv"] * (folder / "labels.tsv").is_file()
+    return found + (readers.transfer_files(transfer_file) if transfer_file else [])
+
+
+def _cleared(folder: pathlib.Path) -> None:
+    """Removes an earlier writing, `task.json` first; leaves files that are not ours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "task.json").unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if _OURS.fullmatch(path.name):
+            path.unlink()
+    shutil.rmtree(folder / "tokenizer", ignore_errors=True)
+
+
+def _write_dropped(folder: pathlib.Path, splits: Splits, data: TaskData) -> None:
+    with files.replaced_file(folder / "dropped.tsv", "w") as handle:
+        handle.write("file\trow\treason\n")
+        for file, row, reason in [*data.bad_rows, *splits.dropped]:
+            handle.write(f"{file}\t{row}\t{reason}\n")
+
+
+def _reported(splits: Splits) -> str:
+    """A labelled test set reports, else dev, else what selects."""
+    for name in ("test", "dev"):
+        if any(one.label is not None for one in splits.others.get(name, [])):
+            return name
+    return "heldout"
+
+
+def _languages(splits: Splits) -> list[str]:
+    return sorted({one.language for rows in splits.named().values() for one in rows})

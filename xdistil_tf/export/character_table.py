@@ -1,0 +1,125 @@
+"""What a BERT tokenizer does to each single character, as tables that a graph can look up.
+
+Cleaning, spacing of CJK, accents, lower-casing and splitting at punctuation all work
+character by character. The tables are filled by asking the training tokenizer itself about
+every code point, because the Unicode versions of Rust, ICU and Python differ by thousands of
+characters.
+"""
+
+import dataclasses
+
+import numpy as np
+
+SPACE = 0x20
+ITSELF = -1
+PAGE = 256
+_LAST = 0x10FFFF
+_CHUNK = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class CharacterTable:
+    """Replacement of every code point by a short sequence of code points.
+
+    The replacement of `c` is row `entries[pages[c // 256], c % 256]` of the ragged array
+    `(values, splits)`; `ITSELF` in a row stands for `c`. Words are separated by spaces.
+
+    Attributes:
+      pages: `[4352]` int32, row of `entries` of each block of 256 code points.
+      entries: `[distinct pages, 256]` int32.
+      values: `[sum of lengths]` int32.
+      splits: `[rows + 1]` int32.
+    """
+
+    pages: np.ndarray
+    entries: np.ndarray
+    values: np.ndarray
+    splits: np.ndarray
+
+    def replacement(self, code_point):
+        """The replacement of one code point, a list of ints."""
+        row = self.entries[self.pages[code_point // PAGE], code_point % PAGE]
+        values = self.values[self.splits[row] : self.splits[row + 1]].tolist()
+        return [code_point if value == ITSELF else value for value in values]
+
+
+def build_character_table(normalizer, pre_tokenizer, extra=None):
+    """Asks a character-wise normalizer and pre-tokenizer about all of Unicode.
+
+    Args:
+      normalizer: A `tokenizers` normalizer (`BertNormalizer`), or None.
+      pre_tokenizer: A `tokenizers` pre-tokenizer (`BertPreTokenizer`).
+      extra: Replacements that win over the tokenizer's, `{code point: str}`.
+
+    Returns:
+      A `CharacterTable`. Takes about two seconds.
+    """
+    code_points = np.concatenate([np.arange(0xD800), np.arange(0xE000, _LAST + 1)])
+    normalised = _normalise_each(code_points, normalizer)
+    kinds = _kinds({char for text in normalised for char in text}, pre_tokenizer)
+    rows = {(ITSELF,): 0, (SPACE, ITSELF, SPACE): 1}
+    row_of = np.zeros(_LAST + 1, np.int32)
+    # A surrogate is no character: the decoder gives U+FFFD for it, this row is never read.
+    for code_point, text in zip(code_points.tolist(), normalised, strict=True):
+        sequence = _separate(text, kinds)
+        if sequence == (code_point,):
+            continue
+        if sequence == (SPACE, code_point, SPACE):
+            sequence = (SPACE, ITSELF, SPACE)
+        row_of[code_point] = rows.setdefault(sequence, len(rows))
+    for code_point, text in (extra or {}).items():
+        row_of[code_point] = rows.setdefault(tuple(map(ord, text)), len(rows))
+    return _pack(row_of, rows)
+
+
+def _normalise_each(code_points, normalizer):
+    if normalizer is None:
+        return [chr(code_point) for code_point in code_points]
+    result = []
+    for start in range(0, len(code_points), _CHUNK):
+        chunk = [chr(code_point) for code_point in code_points[start : start + _CHUNK]]
+        parts = normalizer.normalize_str("|".join(chunk)).split("|")
+        if len(parts) != len(chunk):  # The chunk that holds the separator itself.
+            parts = [normalizer.normalize_str(char) for char in chunk]
+        result.extend(parts)
+    return result
+
+
+def _kinds(characters, pre_tokenizer):
+    """`{character: "space" | "alone"}`; characters inside words are left out."""
+    kinds = {}
+    characters = sorted(characters)
+    for start in range(0, len(characters), _CHUNK):
+        chunk = characters[start : start + _CHUNK]
+        pieces = pre_tokenizer.pre_tokenize_str(" ".join(f"a{char}a" for char in chunk))
+        # The character of index i stands at offset 4 i + 1; only other offsets hold an "a".
+        whole = {begin for _, (begin, end) in pieces if end - begin == 3}
+        alone = {begin for _, (begin, end) in pieces if end - begin == 1 and begin % 4 == 1}
+        for index, char in enumerate(chunk):
+            if 4 * index + 1 in alone:
+                kinds[char] = "alone"
+            elif 4 * index not in whole:
+                kinds[char] = "space"
+    return kinds
+
+
+def _separate(text, kinds):
+    sequence = []
+    for char in text:
+        kind = kinds.get(char)
+        if kind == "alone":
+            sequence += [SPACE, ord(char), SPACE]
+        else:
+            sequence.append(SPACE if kind == "space" else ord(char))
+    return tuple(sequence)
+
+
+def _pack(row_of, rows):
+    blocks, pages = np.unique(row_of.reshape(-1, PAGE), axis=0, return_inverse=True)
+    lengths = [len(sequence) for sequence in rows]
+    return CharacterTable(
+        pages=pages.reshape(-1).astype(np.int32),
+        entries=blocks.astype(np.int32),
+        values=np.array([value for sequence in rows for value in sequence], np.int32),
+        splits=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
+    )

@@ -1,0 +1,1 @@
+"""Models: encoders of the BERT family and recurrent students."""

@@ -1,0 +1,104 @@
+"""Model folders of any kind: finding them, reading and writing them, their labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+from xdistil_tf import files
+from xdistil_tf.models import bilstm, pretrained
+
+BILSTM = "xdistil_bilstm"
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """What a trained model answers; the content of `labels.json`.
+
+    Attributes:
+      task_type: `classification`, `regression` or `tagging`.
+      labels: Names of the classes, in the order of the logits.
+      metric: The task's primary metric.
+      pair: Whether the task has two texts.
+      task: The task's name.
+    """
+
+    task_type: str
+    labels: tuple[str, ...]
+    metric: str
+    pair: bool
+    task: str = ""
+
+
+def find(path: str) -> str:
+    """The model folder that a flag means.
+
+    Of a run folder it is `model/`, of a distill folder the student's; a Hugging Face folder is
+    itself; anything that is no folder is a hub name, downloaded once.
+
+    Raises:
+      FileNotFoundError: If there is no model; says what was looked for.
+    """
+    folder = pathlib.Path(path)
+    for candidate in (folder / "model", folder / "student" / "model", folder):
+        if _is_model(candidate):
+            return str(candidate)
+    if folder.is_dir():
+        raise FileNotFoundError(
+            f"No model in {path}. Expected config.json with weights, a finished run folder "
+            "(model/) or a finished distill folder (student/model/)."
+        )
+    return pretrained.resolve_folder(path)
+
+
+def load_model(folder: files.Path, precision: str = "float32"):
+    """Loads a model folder of any kind.
+
+    Raises:
+      FileNotFoundError: If the folder holds no model.
+      ValueError: If a weight is missing, superfluous or has another shape.
+    """
+    if is_bilstm(folder):
+        return bilstm.load_bilstm(folder, precision=precision)
+    return pretrained.load_encoder(str(folder), precision=precision)
+
+
+def save_model(model, folder: files.Path, labels: Sequence[str] | None = None) -> None:
+    """Writes `config.json` and `model.safetensors` into a model folder."""
+    if model.config["model_type"] == BILSTM:
+        bilstm.save_bilstm(model, folder)
+    else:
+        pretrained.save_encoder(model, str(folder), labels=labels)
+
+
+def is_bilstm(folder: files.Path) -> bool:
+    """Whether a model folder holds a recurrent student."""
+    config = pathlib.Path(folder) / "config.json"
+    return config.is_file() and files.read_json(config).get("model_type") == BILSTM
+
+
+def write_labels(folder: files.Path, labels: Labels) -> None:
+    """Writes `labels.json`."""
+    files.write_json(pathlib.Path(folder) / "labels.json", dataclasses.asdict(labels))
+
+
+def read_labels(folder: files.Path) -> Labels | None:
+    """Reads `labels.json`; `None` where a folder from elsewhere has none."""
+    path = pathlib.Path(folder) / "labels.json"
+    if not path.is_file():
+        return None
+    content = files.read_json(path)
+    return Labels(**content | {"labels": tuple(content["labels"])})
+
+
+def class_names(folder: files.Path) -> tuple[str, ...] | None:
+    """The classes of a model's head, from `labels.json` or a Hugging Face config."""
+    known = read_labels(folder)
+    if known is not None:
+        return known.labels
+    return None if is_bilstm(folder) else pretrained.read_labels(str(folder))
+
+
+def _is_model(folder: pathlib.Path) -> bool:
+    return (folder / "config.json").is_file() or (folder / "bert_config.json").is_file()

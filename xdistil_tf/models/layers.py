@@ -1,0 +1,371 @@
+"""Building blocks of the transformer encoder, written for speed on CPU.
+
+Weights are float32 and created by the constructors; each use casts them once
+to the compute type of the layer's policy. Blocks take `[batch * tokens, width]`
+matrices where they can: one large matrix product beats many small ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import tensorflow as tf
+import tf_keras
+
+POLICIES = {
+    "float32": "float32",
+    "bfloat16": "mixed_bfloat16",
+    "mixed_float16": "mixed_float16",
+}
+
+
+def policy(precision: str) -> tf_keras.mixed_precision.Policy:
+    """The Keras policy of a precision; variables are float32 in all of them.
+
+    Raises:
+      ValueError: If the precision is unknown.
+    """
+    if precision not in POLICIES:
+        raise ValueError(
+            f"Unknown precision. Expected one of {list(POLICIES)}. Received: {precision!r}."
+        )
+    return tf_keras.mixed_precision.Policy(POLICIES[precision])
+
+
+def activation(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The activation function of a Hugging Face config's `hidden_act`.
+
+    Raises:
+      ValueError: If the name is unknown.
+    """
+    if name not in _ACTIVATIONS:
+        raise ValueError(
+            f"Unknown activation. Expected one of {sorted(_ACTIVATIONS)}. Received: {name!r}."
+        )
+    return _ACTIVATIONS[name]
+
+
+class _Layer(tf_keras.layers.Layer):
+    """A layer whose float32 variables exist from construction on, under stable full names."""
+
+    def __init__(self, name: str, dtype):
+        super().__init__(name=name.replace("/", "_"), dtype=dtype, autocast=False)
+        self.path = name
+        self.built = True
+
+    def _weight(self, name: str, shape: tuple[int, ...], initial: str = "zeros") -> tf.Variable:
+        return self.add_weight(
+            name=f"{self.path}/{name}",
+            shape=shape,
+            initializer=initial,
+            dtype="float32",
+            experimental_autocast=False,
+        )
+
+
+class StatelessDropout(tf_keras.layers.Layer):
+    """Dropout that is a pure function of its seed.
+
+    Args:
+      rate: Share of values set to 0, in [0, 1). The others are divided by `1 - rate`.
+      salt: Integer that sets this layer's mask apart from those of the other layers.
+    """
+
+    def __init__(self, rate: float, salt: int, name: str | None = None, dtype=None):
+        super().__init__(name=name, dtype=dtype, autocast=False)
+        if not 0 <= rate < 1:
+            raise ValueError(f"Invalid dropout rate. Expected 0 <= rate < 1. Received: {rate}.")
+        self.rate = rate
+        self.salt = salt
+
+    def call(self, inputs: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None):
+        """Returns `inputs` itself unless `training` and `rate` > 0.
+
+        Args:
+          inputs: Any float tensor.
+          training: Python boolean.
+          seed: int32 `[2]`; needed when values are dropped.
+
+        Raises:
+          ValueError: If a seed is needed and missing.
+        """
+        if not training or self.rate == 0:
+            return inputs
+        if seed is None:
+            raise ValueError("Missing argument `seed`. Expected int32 [2] when training.")
+        seed = tf.random.experimental.stateless_fold_in(seed, self.salt)
+        return inputs * _dropout_scale(tf.shape(inputs), self.rate, seed, inputs.dtype)
+
+
+class Dense(_Layer):
+    """`activation(inputs @ kernel + bias)` of a matrix `[rows, input_dim]`."""
+
+    def __init__(self, input_dim: int, units: int, act: str | None = None, *, name: str, dtype=None):
+        super().__init__(name, dtype)
+        self.kernel = self._weight("kernel", (input_dim, units))
+        self.bias = self._weight("bias", (units,))
+        self.activation = activation(act) if act else None
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        inputs = tf.cast(inputs, self.compute_dtype)
+        kernel = tf.cast(self.kernel, self.compute_dtype)
+        bias = tf.cast(self.bias, self.compute_dtype)
+        outputs = tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
+        if training and self.activation is tf.nn.gelu:
+            # oneDNN fuses tf.nn.gelu into the product, but not where a gradient needs its input.
+            return _gelu_for_training(outputs)
+        return self.activation(outputs) if self.activation else outputs
+
+
+class LayerNorm(_Layer):
+    """Layer normalisation of the last axis; its mean and variance are taken in float32."""
+
+    def __init__(self, width: int, epsilon: float, *, name: str, dtype=None):
+        super().__init__(name, dtype)
+        self.gamma = self._weight("gamma", (width,), "ones")
+        self.beta = self._weight("beta", (width,))
+        self.epsilon = epsilon
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
+        return tf.cast(_normalise(inputs, gamma, beta, self.epsilon), self.compute_dtype)
+
+
+class EncoderEmbedding(_Layer):
+    """Sum of word, position and segment vectors, normalised, and projected where widths differ.
+
+    Position `t` reads row `position_offset + t`. Computes in float32, so that the word table
+    is never cast as a whole; the result is in the compute type of the encoder.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        max_positions: int,
+        type_vocab_size: int,
+        embedding_size: int,
+        hidden_size: int,
+        position_offset: int,
+        epsilon: float,
+        dropout: float,
+        name: str = "embedding",
+        dtype=None,
+    ):
+        super().__init__(name, dtype)
+        self.word = self._weight("word", (vocab_size, embedding_size))
+        self.position = self._weight("position", (max_positions, embedding_size))
+        self.segment = None
+        if type_vocab_size:
+            self.segment = self._weight("segment", (type_vocab_size, embedding_size))
+        self.position_offset = position_offset
+        self.layer_norm = LayerNorm(
+            embedding_size, epsilon, name=f"{name}/layer_norm", dtype="float32"
+        )
+        self.dropout = StatelessDropout(dropout, salt=0)
+        self.projection = None
+        if embedding_size != hidden_size:
+            self.projection = Dense(
+                embedding_size, hidden_size, name=f"{name}/projection", dtype="float32"
+            )
+
+    def call(self, input_ids, segment_ids=None, training=False, seed=None) -> tf.Tensor:
+        """Returns `[batch, tokens, hidden_size]` of int32 `[batch, tokens]` ids."""
+        batch, length = tf.shape(input_ids)[0], tf.shape(input_ids)[1]
+        limit = self.position.shape[0] - self.position_offset
+        if input_ids.shape[1] is not None and input_ids.shape[1] > limit:
+            raise ValueError(
+                f"Invalid length of `input_ids`. Expected at most {limit} tokens. "
+                f"Received: {input_ids.shape[1]}. Use a smaller max_seq_length."
+            )
+        vectors = tf.slice(self.position, [self.position_offset, 0], [length, -1])
+        if self.segment is not None and (segment_ids is None or self.segment.shape[0] == 1):
+            vectors = vectors + self.segment[0]
+            segment_ids = None
+        vectors = tf.gather(self.word, input_ids) + vectors
+        if self.segment is not None and segment_ids is not None:
+            # A product with one-hot rows: its gradient is a product too, not a scatter.
+            one_hot = tf.one_hot(tf.reshape(segment_ids, [-1]), self.segment.shape[0])
+            vectors += tf.reshape(tf.matmul(one_hot, self.segment), tf.shape(vectors))
+        vectors = self.dropout(self.layer_norm(vectors), training, seed)
+        if self.projection is not None:
+            flat = tf.reshape(vectors, [-1, self.word.shape[1]])
+            flat = self.projection(flat)
+            vectors = tf.reshape(flat, [batch, length, flat.shape[1]])
+        return tf.cast(vectors, self.compute_dtype)
+
+
+class EncoderLayer(_Layer):
+    """One post-norm transformer block (Vaswani et al., 2017), queries, keys and values fused."""
+
+    def __init__(
+        self,
+        *,
+        index: int,
+        hidden_size: int,
+        num_heads: int,
+        intermediate_size: int,
+        act: str,
+        epsilon: float,
+        attention_dropout: float,
+        attention_output_dropout: float,
+        hidden_dropout: float,
+        dtype=None,
+    ):
+        name = f"layer_{index}"
+        super().__init__(name, dtype)
+        self.index = index
+        self.num_heads = num_heads
+        self.head_size = hidden_size // num_heads
+        self.hidden_size = hidden_size
+
+        def dense(input_dim, units, path, act=None):
+            return Dense(input_dim, units, act, name=f"{name}/{path}", dtype=dtype)
+
+        def norm(path):
+            return LayerNorm(hidden_size, epsilon, name=f"{name}/{path}", dtype=dtype)
+
+        self.qkv = dense(hidden_size, 3 * hidden_size, "attention/qkv")
+        self.attention_output = dense(hidden_size, hidden_size, "attention/output")
+        self.attention_norm = norm("attention/layer_norm")
+        self.intermediate = dense(hidden_size, intermediate_size, "ffn/intermediate", act)
+        self.output_dense = dense(intermediate_size, hidden_size, "ffn/output")
+        self.output_norm = norm("ffn/layer_norm")
+        self.attention_dropout = StatelessDropout(attention_dropout, salt=10 * index + 1)
+        self.attention_output_dropout = StatelessDropout(
+            attention_output_dropout, salt=10 * index + 2
+        )
+        self.hidden_dropout = StatelessDropout(hidden_dropout, salt=10 * index + 3)
+
+    def call(self, hidden, mask_adder, shape, training=False, seed=None):
+        """One block.
+
+        Args:
+          hidden: `[batch * tokens, hidden_size]`.
+          mask_adder: `[batch, 1, 1, tokens]`, 0 at keys that count, very negative elsewhere.
+          shape: The pair (batch, tokens).
+
+        Returns:
+          The new `hidden`, and a dict with `attention` (raw scores `[batch, heads, from, to]`)
+          and `query`, `key`, `value`, each `[batch * tokens, hidden_size]`.
+        """
+        query, key, value = tf.split(self.qkv(hidden), 3, axis=1)
+        scale = tf.constant(1 / math.sqrt(self.head_size), hidden.dtype)
+        scores = tf.matmul(
+            self._split_heads(query * scale, shape), self._split_heads(key, shape), transpose_b=True
+        )
+        probabilities = tf.nn.softmax(scores + mask_adder)
+        probabilities = self.attention_dropout(probabilities, training, seed)
+        context = tf.matmul(probabilities, self._split_heads(value, shape))
+        context = tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, self.hidden_size])
+        context = self.attention_output_dropout(self.attention_output(context), training, seed)
+        middle = self.attention_norm(context + hidden)
+        outputs = self.output_dense(self.intermediate(middle, training))
+        outputs = self.output_norm(self.hidden_dropout(outputs, training, seed) + middle)
+        return outputs, {"attention": scores, "query": query, "key": key, "value": value}
+
+    def _split_heads(self, matrix: tf.Tensor, shape) -> tf.Tensor:
+        matrix = tf.reshape(matrix, [shape[0], shape[1], self.num_heads, self.head_size])
+        return tf.transpose(matrix, [0, 2, 1, 3])  # [batch, heads, tokens, head_size]
+
+
+class MaskedLmHead(_Layer):
+    """Scores of every word at the masked slots; the decoder is the word table, transposed."""
+
+    def __init__(
+        self,
+        *,
+        hidden_size: int,
+        embedding_size: int,
+        vocab_size: int,
+        act: str,
+        epsilon: float,
+        name: str = "masked_lm",
+        dtype=None,
+    ):
+        super().__init__(name, dtype)
+        self.transform = Dense(
+            hidden_size, embedding_size, act, name=f"{name}/transform", dtype=dtype
+        )
+        self.layer_norm = LayerNorm(embedding_size, epsilon, name=f"{name}/layer_norm", dtype=dtype)
+        self.bias = self._weight("bias", (vocab_size,))
+
+    def call(self, vectors: tf.Tensor, word_table: tf.Variable) -> tf.Tensor:
+        """Returns float32 `[slots, vocabulary]` of `[slots, hidden_size]`."""
+        vectors = self.layer_norm(self.transform(vectors))
+        table = tf.cast(word_table, self.compute_dtype)
+        scores = tf.matmul(vectors, table, transpose_b=True)
+        return tf.nn.bias_add(tf.cast(scores, tf.float32), self.bias)
+
+
+def _dropout_scale(shape: tf.Tensor, rate: float, seed: tf.Tensor, dtype) -> tf.Tensor:
+    """0 with probability `rate`, else the inverse of the share kept; pure in `seed`.
+
+    Draws 16 random bits a value where `stateless_dropout` draws 32, and multiplies, since a
+    product is several times as fast as a selection on CPU. The rate is exact to 1 / 65536.
+    """
+    size = tf.reduce_prod(shape)
+    bits = tf.random.stateless_uniform(
+        [(size + 3) // 4], seed, minval=None, maxval=None, dtype=tf.uint64
+    )
+    bits = tf.reshape(tf.bitcast(bits, tf.int16), [-1])[:size]
+    dropped = round(rate * 65536)
+    keep = tf.cast(tf.reshape(bits >= dropped - 32768, shape), dtype)
+    return keep * tf.cast(65536 / (65536 - dropped), dtype)
+
+
+def _normalise(inputs, gamma, beta, epsilon: float):
+    """Layer normalisation with a gradient of fewer passes over memory than the derived one."""
+
+    @tf.custom_gradient
+    def normalise(inputs, gamma, beta):
+        wide = tf.cast(inputs, tf.float32)
+        centred = wide - tf.reduce_mean(wide, -1, keepdims=True)
+        variance = tf.reduce_mean(tf.square(centred), -1, keepdims=True)
+        inverse = tf.math.rsqrt(variance + epsilon)
+        normal = centred * inverse
+
+        def gradient(upstream):
+            upstream = tf.cast(upstream, tf.float32)
+            axes = list(range(upstream.shape.rank - 1))
+            scaled = upstream * gamma
+            along = tf.reduce_mean(scaled * normal, -1, keepdims=True)
+            scaled = inverse * (scaled - tf.reduce_mean(scaled, -1, keepdims=True) - normal * along)
+            return (
+                tf.cast(scaled, inputs.dtype),
+                tf.reduce_sum(upstream * normal, axes),
+                tf.reduce_sum(upstream, axes),
+            )
+
+        return tf.cast(normal * gamma + beta, inputs.dtype), gradient
+
+    return normalise(inputs, gamma, beta)
+
+
+@tf.custom_gradient
+def _gelu_for_training(inputs: tf.Tensor):
+    """The exact GELU in float32 inside; keeps its input only and computes half as often."""
+    wide = tf.cast(inputs, tf.float32)
+    share = 0.5 * tf.math.erf(wide * math.sqrt(0.5)) + 0.5
+
+    def gradient(upstream):
+        density = tf.exp(-0.5 * tf.square(wide)) * (1 / math.sqrt(2 * math.pi))
+        return upstream * tf.cast(share + wide * density, inputs.dtype)
+
+    return tf.cast(wide * share, inputs.dtype), gradient
+
+
+def _tanh_gelu(inputs: tf.Tensor) -> tf.Tensor:
+    return tf.nn.gelu(inputs, approximate=True)
+
+
+_ACTIVATIONS = {
+    "gelu": tf.nn.gelu,
+    "gelu_new": _tanh_gelu,
+    "gelu_pytorch_tanh": _tanh_gelu,
+    "relu": tf.nn.relu,
+    "silu": tf.nn.silu,
+    "swish": tf.nn.silu,
+    "tanh": tf.math.tanh,
+}

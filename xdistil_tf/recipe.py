@@ -1,0 +1,356 @@
+"""Recipes: one frozen, typed value that says how one model is trained.
+
+A recipe is a list of stages; a stage trains named parts of a model to minimise
+a sum of terms; a term compares one output of the model with the teacher's, or
+with a feature of the batch. `load_recipe` reads YAML, `expand` turns gradual
+unfreezing into plain stages.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pydantic
+import yaml
+
+Precision = Literal["float32", "bfloat16", "mixed_float16"]
+
+
+class Config(pydantic.BaseModel):
+    """Base of all configuration: immutable, and unknown keys are refused."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+class Term(Config):
+    """One summand of an objective: `weight * mean(loss(target, output))`."""
+
+    loss: str = pydantic.Field(description="A name of losses.py, or 'task'.")
+    output: str | None = pydantic.Field(None, description="The model's output; 'task': logits.")
+    target: str = pydantic.Field("teacher", description="'teacher' or a feature of the batch.")
+    target_output: str | None = pydantic.Field(None, description="Default: the same as `output`.")
+    layers: str | tuple[tuple[int, int], ...] | None = pydantic.Field(
+        None, description="Layer map: a name, or pairs (student layer, teacher layer)."
+    )
+    at: Literal["token", "word", "sentence"] = "token"
+    mask: Literal["default", "none"] = "default"
+    weight: float = 1.0
+    temperature: float = pydantic.Field(1.0, gt=0)
+    reduction: Literal["mean", "as_published"] = "mean"
+    options: dict[str, Any] = pydantic.Field(default_factory=dict)
+    name: str | None = None
+
+
+class Optimizer(Config):
+    """An optimizer with its schedule; every stage starts a fresh one."""
+
+    name: Literal["adam", "adamw", "bert_adam", "adadelta"] = "adam"
+    learning_rate: float = pydantic.Field(1e-3, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_proportion: float = pydantic.Field(0.0, ge=0, lt=1)
+    warmup_steps: int | None = pydantic.Field(None, ge=0)
+    final_learning_rate: float = pydantic.Field(0.0, ge=0)
+    weight_decay: float | None = pydantic.Field(None, ge=0)
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float | None = None
+    rho: float = 0.95
+    clip_norm: float | None = pydantic.Field(None, gt=0)
+
+
+class Evaluate(Config):
+    """How a stage chooses its best weights, always on data it does not train on."""
+
+    data: str = "heldout"
+    keep_best: str = pydantic.Field(
+        "objective", description="'objective', 'task' or the name of a metric."
+    )
+    patience: int | None = pydantic.Field(None, ge=1, description="Evaluations without progress.")
+    every_steps: int | None = pydantic.Field(None, ge=1, description="Default: once an epoch.")
+
+    @pydantic.field_validator("data")
+    @classmethod
+    def _never_the_reported_split(cls, data: str) -> str:
+        if data not in ("heldout", "dev"):
+            raise ValueError("Expected 'heldout', or 'dev' where a labelled test split reports")
+        return data
+
+
+class Stage(Config):
+    """Trains some parts of a model on some data towards some objective.
+
+    `train` names the parts (default: all that the objective reaches). `unfreeze` names them top
+    down and stands for as many stages, each of which trains one part more (ULMFiT's gradual
+    unfreezing as used by XtremeDistil, section 3.4 of the paper).
+    """
+
+    name: str = pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    data: Literal["train", "transfer", "heldout", "augmented", "corpus"]
+    objective: tuple[Term, ...] = pydantic.Field(min_length=1)
+    train: tuple[str, ...] | None = None
+    unfreeze: tuple[str, ...] | Literal["top_down"] | None = None
+    reinitialise: tuple[str, ...] = ()
+    epochs: float | None = pydantic.Field(None, gt=0)
+    steps: int | None = pydantic.Field(None, ge=1)
+    batch_size: int = pydantic.Field(ge=1)
+    optimizer: Optimizer = Optimizer()
+    evaluate: Evaluate | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Stage:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("Expected exactly one of 'epochs' and 'steps'")
+        if self.train is not None and self.unfreeze is not None:
+            raise ValueError("Expected at most one of 'train' and 'unfreeze'")
+        return self
+
+
+class Embedding(Config):
+    """Where the word embeddings of a BiLSTM start."""
+
+    source: Literal["teacher", "random", "file"] = "teacher"
+    dim: int = pydantic.Field(300, ge=1)
+    path: str | None = None
+    trainable: bool = True
+    vocabulary: Literal["full", "observed"] = "full"
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> Embedding:
+        if (self.source == "file") != (self.path is not None):
+            raise ValueError("'path' goes with source: file, and source: file needs a 'path'")
+        return self
+
+
+class BiLSTMModel(Config):
+    """XtremeDistil's student (section 3.1 of the paper)."""
+
+    kind: Literal["bilstm"]
+    embedding: Embedding = Embedding()
+    lstm_units: int = pydantic.Field(600, ge=1, description="Per direction.")
+    projection_dim: int | None = pydantic.Field(None, description="Default: the teacher's width.")
+    activation: str = "gelu"
+    dropout: float = pydantic.Field(0.2, ge=0, lt=1)
+
+
+class EncoderModel(Config):
+    """A BERT-family encoder; fields left out come from `--init_checkpoint`."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    kind: Literal["encoder"]
+    model_type: str | None = None
+    vocab_size: int | None = None
+    embedding_size: int | None = None
+    hidden_size: int | None = None
+    num_hidden_layers: int | None = None
+    num_attention_heads: int | None = None
+    intermediate_size: int | None = None
+    hidden_act: str | None = None
+    hidden_dropout_prob: float | None = None
+    attention_probs_dropout_prob: float | None = None
+    max_position_embeddings: int | None = None
+    type_vocab_size: int | None = None
+    layer_norm_eps: float | None = None
+    initializer_range: float | None = None
+    pooler: str | None = None
+
+
+class Teacher(Config):
+    """Which layer of the teacher is compared, and whether its outputs are kept on disk."""
+
+    layer: int = pydantic.Field(-1, description="0: embeddings; negative: from the top.")
+    mode: Literal["cached", "live", "auto"] = "cached"
+    precision: Literal["float16", "bfloat16"] = "float16"
+
+
+class Recipe(Config):
+    """One trained model."""
+
+    model: BiLSTMModel | EncoderModel = pydantic.Field(discriminator="kind")
+    teacher: Teacher | None = None
+    stages: tuple[Stage, ...] = pydantic.Field(min_length=1)
+    seed: int = 42
+    precision: Precision = "float32"
+    max_seq_length: int = pydantic.Field(128, ge=3)
+
+    @pydantic.model_validator(mode="after")
+    def _stage_names_differ(self) -> Recipe:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) != len(names):
+            raise ValueError(f"Expected different stage names. Received: {names}")
+        return self
+
+    def to_yaml(self) -> str:
+        """The recipe with every field that is set, as YAML that `load_recipe` reads back."""
+        return yaml.safe_dump(to_plain(self), sort_keys=False)
+
+
+def to_plain(config: Config) -> dict[str, Any]:
+    """A configuration as JSON-able data, without the fields that are `None`."""
+    return config.model_dump(mode="json", exclude_none=True)
+
+
+def load_recipe(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe from YAML and applies `path=value` overrides.
+
+    Args:
+      path: The YAML file.
+      overrides: For example `("stages.0.epochs=3", "seed=7")`; values are read as YAML.
+
+    Raises:
+      FileNotFoundError: If there is no such file.
+      ValueError: One line naming file, field, what was expected and what came.
+    """
+    return load_config(Recipe, path, overrides)
+
+
+def load_config(kind: type[Config], path: str | pathlib.Path, overrides: Sequence[str] = ()):
+    """Reads any `Config` from YAML; see `load_recipe`."""
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}. Expected a YAML file for {kind.__name__}.")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: expected a mapping of fields. Received: {type(data).__name__}.")
+    return parse_config(kind, apply_overrides(data, overrides), str(path))
+
+
+def parse_config(kind: type[Config], data: Any, where: str):
+    """Validates plain data; every complaint is one line with the nearest valid name."""
+    try:
+        return kind.model_validate(data)
+    except pydantic.ValidationError as error:
+        lines = [_explain(kind, item) for item in _innermost(error.errors())]
+        raise ValueError(f"{where}: " + "; ".join(dict.fromkeys(lines))) from None
+
+
+def apply_overrides(data: dict, overrides: Sequence[str]) -> dict:
+    """Returns a copy of `data` with each `a.b.0.c=value` set.
+
+    Raises:
+      ValueError: If an override has no `=`, or a list has no such position.
+    """
+    data = json.loads(json.dumps(data))
+    for override in overrides:
+        path, separator, value = override.partition("=")
+        if not separator or not path:
+            raise ValueError(f"Invalid --set. Expected path=value. Received: {override!r}.")
+        _set(data, path.split("."), yaml.safe_load(value), override)
+    return data
+
+
+def _set(node: Any, keys: list[str], value: Any, override: str) -> None:
+    for position, key in enumerate(keys):
+        last = position == len(keys) - 1
+        if isinstance(node, list):
+            if not key.isdigit() or int(key) >= len(node):
+                raise ValueError(
+                    f"Invalid --set. Expected a position 0..{len(node) - 1} at {key!r}. "
+                    f"Received: {override!r}."
+                )
+            key = int(key)
+        elif not isinstance(node, dict):
+            raise ValueError(f"Invalid --set. {key!r} is inside a plain value. Received: {override!r}.")
+        elif not last and node.get(key) is None:
+            node[key] = {}
+        if last:
+            node[key] = value
+        else:
+            node = node[key]
+
+
+def _innermost(errors: list) -> list:
+    """Leaves out complaints about a container that only follow from those about its contents."""
+    places = [error["loc"] for error in errors]
+    return [
+        error
+        for error in errors
+        if not any(
+            len(place) > len(error["loc"]) and place[: len(error["loc"])] == error["loc"]
+            for place in places
+        )
+    ]
+
+
+def _explain(kind: type[Config], error: Any) -> str:
+    location = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        name = str(error["loc"][-1])
+        near = difflib.get_close_matches(name, sorted(_field_names(kind)), n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return f"unknown field {location!r}.{hint}"
+    received = repr(error.get("input"))
+    received = received if len(received) <= 80 else received[:77] + "..."
+    message = error["msg"].removeprefix("Value error, ")
+    return f"field {location or 'recipe'!r}: {message}. Received: {received}."
+
+
+def _field_names(kind: type[Config]) -> set[str]:
+    """All field names of a configuration and of what it contains, for near-miss hints."""
+    schema = kind.model_json_schema()
+    blocks = [schema, *schema.get("$defs", {}).values()]
+    return {name for block in blocks for name in block.get("properties", {})}
+
+
+def expand(recipe: Recipe, parts: Sequence[str]) -> tuple[Stage, ...]:
+    """Turns `unfreeze` into plain stages.
+
+    `unfreeze: [head, projection]` of a stage `logits` becomes `logits.1_head`, which trains the
+    head, and `logits.2_projection`, which trains both.
+
+    Args:
+      recipe: The recipe.
+      parts: The model's parts, head first.
+
+    Returns:
+      Stages without `unfreeze`; `train` stays `None` where all parts are meant.
+
+    Raises:
+      ValueError: If a stage names a part that the model does not have.
+    """
+    expanded = []
+    for stage in recipe.stages:
+        named = stage.unfreeze if isinstance(stage.unfreeze, tuple) else ()
+        for part in (*named, *(stage.train or ()), *stage.reinitialise):
+            if part not in parts:
+                raise ValueError(
+                    f"Unknown part in stage {stage.name!r}. Expected one of {list(parts)}. "
+                    f"Received: {part!r}."
+                )
+        if stage.unfreeze is None:
+            expanded.append(stage)
+            continue
+        order = tuple(parts) if stage.unfreeze == "top_down" else stage.unfreeze
+        for count, part in enumerate(order, start=1):
+            expanded.append(
+                stage.model_copy(
+                    update={
+                        "name": f"{stage.name}.{count}_{part}",
+                        "train": order[:count],
+                        "unfreeze": None,
+                        "reinitialise": stage.reinitialise if count == 1 else (),
+                    }
+                )
+            )
+    return tuple(expanded)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python -m xdistil_tf.recipe --schema` prints the JSON schema for editors."""
+    if list(arguments) != ["--schema"]:
+        sys.stderr.write("Usage: python -m xdistil_tf.recipe --schema\n")
+        return 2
+    sys.stdout.write(json.dumps(Recipe.model_json_schema(), indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

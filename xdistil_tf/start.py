@@ -1,0 +1,244 @@
+"""The weights a run starts from, made once and kept, so that a resumed run starts from the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from xdistil_tf import files, recipe
+from xdistil_tf.checkpoints import StageFolder
+from xdistil_tf.data.records import decode_example
+from xdistil_tf.data.record_set import RecordSet
+from xdistil_tf.data.task_records import TaskInfo
+from xdistil_tf.data.tokenization import Tokenizer
+from xdistil_tf.models import embeddings, folders, pretrained
+from xdistil_tf.models.bilstm import BiLSTM
+from xdistil_tf.models.encoder import Encoder
+from xdistil_tf.trainer import assign
+
+# Projection of a BiLSTM where neither recipe nor teacher gives a width: BERT-base's.
+_PROJECTION = 768
+
+
+class Start:
+    """Builds the model of a recipe.
+
+    Args:
+      config: The recipe.
+      tokenizer: Of the records.
+      task: For the head; `None` for pretraining.
+      teacher_folder: Gives a BiLSTM its embeddings and its width.
+      init_checkpoint: What an encoder starts from.
+      observed: Records whose pieces make up an `observed` vocabulary.
+    """
+
+    def __init__(
+        self,
+        config: recipe.Recipe,
+        tokenizer: Tokenizer | None,
+        task: TaskInfo | None,
+        teacher_folder: str | None,
+        init_checkpoint: str | None,
+        observed: Sequence[RecordSet],
+    ):
+        self._config = config
+        self._model = config.model
+        self._tokenizer = tokenizer
+        self._task = task
+        self._teacher_folder = teacher_folder
+        self._init_checkpoint = init_checkpoint
+        self._observed = observed
+        _check(self._model, teacher_folder, init_checkpoint, task, tokenizer)
+
+    def model(self, path: files.Path, strategy: tf.distribute.Strategy) -> tuple[Any, str]:
+        """The model with its starting weights, and their fingerprint.
+
+        Args:
+          path: Folder of the starting weights; made once, then read.
+          strategy: Its scope owns the variables.
+
+        Raises:
+          ValueError: If the folder was made from something else; names the field.
+        """
+        folder = StageFolder(path, self._definition())
+        with strategy.scope():
+            if folder.finished:
+                model = self._empty(folder.result())
+                assign(model.named_variables(), folder.weights())
+            else:
+                model = self._made()
+        if not folder.finished:
+            weights = {name: v.numpy() for name, v in model.named_variables().items()}
+            folder.finish({"config": model.config}, weights)
+        return model, folder.fingerprint
+
+    def _definition(self) -> dict[str, Any]:
+        source = self._init_checkpoint if self._model.kind == "encoder" else None
+        embedding_file = None
+        if self._model.kind == "bilstm":
+            if self._model.embedding.source == "teacher":
+                source = self._teacher_folder
+            elif self._model.embedding.source == "file":
+                embedding_file = files.file_fingerprint(self._model.embedding.path)
+        uses_records = self._model.kind == "bilstm" and self._model.embedding.vocabulary == "observed"
+        return {
+            "model": recipe.to_plain(self._model),
+            "seed": self._config.seed,
+            "task_type": self._task.task_type if self._task else None,
+            "labels": list(self._task.labels) if self._task else None,
+            "tokenizer": self._tokenizer.fingerprint if self._tokenizer else None,
+            "source": pretrained.weights_fingerprint(source) if source else None,
+            "width": self._width() if self._model.kind == "bilstm" else None,
+            "embedding_file": embedding_file,
+            "observed": [one.fingerprint for one in self._observed] if uses_records else None,
+        }
+
+    def _empty(self, result: dict[str, Any]):
+        kind = BiLSTM if self._model.kind == "bilstm" else Encoder
+        return kind.from_config_dict(result["config"], precision=self._config.precision)
+
+    def _made(self):
+        return self._made_bilstm() if self._model.kind == "bilstm" else self._made_encoder()
+
+    def _made_bilstm(self) -> BiLSTM:
+        config, seed = self._model, self._config.seed
+        table, remap = self._embedding_table(), None
+        if config.embedding.vocabulary == "observed":
+            counts = _piece_counts(self._observed, self._tokenizer.vocab_size)
+            remap, kept = embeddings.observed_vocabulary(counts, _special_ids(self._tokenizer))
+            table = table[kept] if table is not None else None
+        rows = len(kept) if remap is not None else self._tokenizer.vocab_size
+        model = BiLSTM(
+            {
+                "vocab_size": self._tokenizer.vocab_size,
+                "embedding_rows": rows,
+                "embedding_dim": config.embedding.dim,
+                "lstm_units": config.lstm_units,
+                "projection_dim": self._width(),
+                "activation": config.activation,
+                "dropout": config.dropout,
+                "num_labels": num_labels(self._task),
+                "task_type": self._task.task_type,
+                "trainable_embedding": config.embedding.trainable,
+                "remap": remap is not None,
+                "pad_token_id": self._tokenizer.pad_id or 0,
+            },
+            precision=self._config.precision,
+        )
+        model.build_weights(seed)
+        model.set_embedding(table, remap)
+        return model
+
+    def _embedding_table(self) -> np.ndarray | None:
+        """float32 [V, E], or `None` for random."""
+        config, size = self._model.embedding, self._tokenizer.vocab_size
+        if config.source == "random":
+            return None
+        if config.source == "teacher":
+            words = pretrained.read_word_embeddings(self._teacher_folder)[:size]
+            return embeddings.reduce_by_svd(words, config.dim)
+        table, _ = embeddings.read_embeddings(config.path, self._tokenizer.tokens, self._config.seed)
+        if table.shape[1] != config.dim:
+            raise ValueError(
+                f"{config.path} has vectors of width {table.shape[1]}. Expected "
+                f"embedding.dim={config.dim}."
+            )
+        return table
+
+    def _width(self) -> int:
+        if self._model.projection_dim is not None:
+            return self._model.projection_dim
+        if self._teacher_folder is None:
+            return _PROJECTION
+        if folders.is_bilstm(self._teacher_folder):
+            return files.read_json(f"{self._teacher_folder}/config.json")["projection_dim"]
+        return pretrained.read_config(self._teacher_folder)["hidden_size"]
+
+    def _made_encoder(self) -> Encoder:
+        config, precision, seed = self._model, self._config.precision, self._config.seed
+        fields = recipe.to_plain(config)
+        fields.pop("kind")
+        pooler = fields.pop("pooler", None)
+        head = self._head(pooler)
+        if self._init_checkpoint is not None:
+            _check_sizes(fields, pretrained.read_config(self._init_checkpoint))
+            return pretrained.load_encoder(
+                self._init_checkpoint,
+                head=head,
+                precision=precision,
+                allow_missing_head=True,
+                overrides=fields,
+                seed=seed,
+            )
+        fields.setdefault("vocab_size", self._tokenizer.vocab_size)
+        fields.setdefault("pad_token_id", self._tokenizer.pad_id or 0)
+        return Encoder.from_config_dict(fields | {"head": head}, precision=precision, seed=seed)
+
+    def _head(self, pooler: str | None) -> dict[str, Any]:
+        if self._task is None:
+            reached = {
+                term.output for stage in self._config.stages for term in stage.objective if term.output
+            }
+            pretraining = bool(reached & {"masked_lm_logits", "next_sentence_logits"})
+            return {
+                "kind": "pretraining" if pretraining else None,
+                "next_sentence": "next_sentence_logits" in reached,
+            }
+        head = {"kind": self._task.task_type, "num_labels": num_labels(self._task)}
+        return head | ({"pooler": pooler} if pooler else {})
+
+
+def num_labels(task: TaskInfo) -> int:
+    """Width of a task's head."""
+    return 1 if task.task_type == "regression" else len(task.labels)
+
+
+def _check(model, teacher_folder, init_checkpoint, task, tokenizer) -> None:
+    if model.kind == "bilstm":
+        if task is None or tokenizer is None:
+            raise ValueError(
+                "A bilstm needs the records of a task. Expected a folder made by create_task_data."
+            )
+        if model.embedding.source == "teacher" and teacher_folder is None:
+            raise ValueError(
+                "The recipe takes the student's embeddings from the teacher (model.embedding."
+                "source: teacher). Expected --teacher, or --set model.embedding.source=random."
+            )
+        if init_checkpoint is not None:
+            raise ValueError(
+                "--init_checkpoint is for encoders. A bilstm starts from the teacher's embeddings, "
+                "a file of vectors, or at random (model.embedding.source)."
+            )
+    elif init_checkpoint is None and model.hidden_size is None:
+        raise ValueError(
+            "The recipe gives no size for its encoder. Expected --init_checkpoint, or "
+            "model.hidden_size and its like in the recipe."
+        )
+
+
+def _check_sizes(fields: dict[str, Any], checkpoint: dict[str, Any]) -> None:
+    sized = ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers",
+             "num_attention_heads", "intermediate_size", "model_type")  # fmt: skip
+    for name in sized:
+        if name in fields and fields[name] != checkpoint[name]:
+            raise ValueError(
+                f"The recipe says model.{name}={fields[name]}, --init_checkpoint has "
+                f"{checkpoint[name]}. Leave the field out, or start from another checkpoint."
+            )
+
+
+def _piece_counts(record_sets: Sequence[RecordSet], vocab_size: int) -> np.ndarray:
+    counts = np.zeros(vocab_size, np.int64)
+    for records in record_sets:
+        for number in range(len(records)):
+            ids = decode_example(records.read(number), str(number))["input_ids"]
+            counts += np.bincount(ids, minlength=vocab_size)
+    return counts
+
+
+def _special_ids(tokenizer: Tokenizer) -> list[int]:
+    ids = (tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
+    return [one for one in ids if one is not None]

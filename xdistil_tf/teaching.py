@@ -1,0 +1,171 @@
+"""Which teacher a run has: none, a live model, or the cache of one; and what it costs to keep."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+from absl import logging
+
+from xdistil_tf import cache, files, outputs, recipe
+from xdistil_tf.data.record_set import RecordSet
+from xdistil_tf.data.task_records import TaskInfo
+from xdistil_tf.models import folders, pretrained
+from xdistil_tf.objective import Objective
+from xdistil_tf.teachers import LiveTeacher
+
+
+def load_teacher(folder: str, layer: int, tagging: bool, precision: str = "float32") -> LiveTeacher:
+    """A live teacher from a model folder; says which layer its representation is.
+
+    Raises:
+      FileNotFoundError, ValueError: If the folder holds no complete model, or no such layer.
+    """
+    teacher = LiveTeacher(folders.load_model(folder, precision), layer, tagging)
+    if teacher.layer is not None:
+        top = max(teacher.available["hidden"])
+        logging.info("Teacher %s: layer %d of %d is compared.", folder, teacher.layer, top)
+    return teacher
+
+
+def cache_spec(
+    folder: str, teacher: LiveTeacher, request: outputs.Request, precision: str, tokenizer: str
+) -> cache.CacheSpec:
+    """What a cache of this teacher's outputs is made from."""
+    return cache.CacheSpec(
+        request=request,
+        layer=teacher.layer if "representation" in request else None,
+        precision=precision,
+        teacher=pretrained.weights_fingerprint(folder),
+        tokenizer=tokenizer,
+        labels=folders.class_names(folder) or (),
+    )
+
+
+class Teaching:
+    """The teacher of a run.
+
+    Args:
+      config: The recipe.
+      folder: The teacher's model folder, or `None`.
+      cache_folder: A cache made before, or `None`.
+      task: Tells tagging from sentence tasks, and the tokenizer of the records.
+    """
+
+    def __init__(
+        self,
+        config: recipe.Recipe,
+        folder: str | None,
+        cache_folder: str | None,
+        task: TaskInfo | None,
+    ):
+        if (folder or cache_folder) and config.teacher is None:
+            raise ValueError(
+                "A teacher was given, but the recipe has none. Add `teacher: {}` to the recipe, or "
+                "leave --teacher and --teacher_cache out."
+            )
+        self._config = config
+        self._folder = folder
+        self._task = task
+        self._task_type = task.task_type if task else None
+        self._live: LiveTeacher | None = None
+        self._cache = cache.TeacherCache(cache_folder) if cache_folder else None
+        if self._cache is not None:
+            self._check_cache()
+        elif folder is not None:
+            self._live = load_teacher(
+                folder, config.teacher.layer, self._task_type == "tagging", config.precision
+            )
+
+    @property
+    def available(self) -> outputs.Request | None:
+        """What the teacher can give; `None` without a teacher."""
+        if self._cache is not None:
+            return self._cache.available
+        return self._live.available if self._live is not None else None
+
+    def settle(
+        self, objectives: Sequence[tuple[Objective, Sequence[RecordSet]]], folder: files.Path
+    ) -> None:
+        """Makes the cache, where the recipe wants one and none was given.
+
+        Args:
+          objectives: Each stage's objective with the data that its terms see.
+          folder: Where the cache goes.
+        """
+        if self._cache is not None or self._live is None or self._config.teacher.mode == "live":
+            return
+        request = outputs.merge_requests(*(one.teacher_request for one, _ in objectives))
+        used = {
+            id(records): records
+            for objective, sets in objectives
+            if objective.teacher_request
+            for records in sets
+        }
+        if not request:
+            return
+        if self._config.teacher.mode == "auto" and not self._fits(request, used.values(), folder):
+            return
+        spec = cache_spec(
+            self._folder,
+            self._live,
+            request,
+            self._config.teacher.precision,
+            self._task.tokenizer["fingerprint"] if self._task else "",
+        )
+        self._cache = cache.write_cache(
+            self._live, spec, list(used.values()), folder, self._task_type
+        )
+
+    def teacher(self, objective: Objective):
+        """The callable for the trainer, or `None` where no term needs one."""
+        if not objective.teacher_request:
+            return None
+        return self._cache.teacher() if self._cache is not None else self._live
+
+    def sidecars(self, objective: Objective, records: RecordSet) -> dict[str, Any]:
+        """Readers of the cached outputs that an objective needs, by feature name."""
+        if self._cache is None or not objective.teacher_request:
+            return {}
+        return self._cache.readers(objective.teacher_request, records)
+
+    def identity(self, objective: Objective) -> str | None:
+        """A fingerprint of what the teacher says, the same for a cache and its live model."""
+        if not objective.teacher_request:
+            return None
+        if self._cache is not None:
+            made_from = self._cache.info["made_from"]
+            return files.fingerprint([made_from["teacher"], made_from["precision"]])
+        return files.fingerprint([pretrained.weights_fingerprint(self._folder), "live"])
+
+    def _check_cache(self) -> None:
+        made_from = self._cache.info["made_from"]
+        if self._task and made_from["tokenizer"] != self._task.tokenizer["fingerprint"]:
+            raise ValueError(
+                f"The teacher cache {self._cache.folder} belongs to records of another tokenizer. "
+                "Make it again with cache_teacher."
+            )
+        if self._folder and made_from["teacher"] != pretrained.weights_fingerprint(self._folder):
+            raise ValueError(
+                f"The teacher cache {self._cache.folder} was made from other weights than "
+                f"{self._folder}. Make it again with cache_teacher."
+            )
+
+    def _fits(self, request: outputs.Request, used, folder: files.Path) -> bool:
+        shapes = cache.row_shapes(self._live, request, self._task_type)
+        planned = cache.planned_bytes(shapes, list(used), self._config.teacher.precision)
+        place = pathlib.Path(folder).absolute()
+        while not place.exists():
+            place = place.parent
+        free = shutil.disk_usage(place).free
+        # Half of the disk stays for checkpoints and everybody else.
+        fits = planned < free / 2
+        logging.info(
+            "Teacher mode auto: a cache takes %.2f GB of %.2f GB free; the teacher is %s.",
+            planned / 1e9,
+            free / 1e9,
+            "cached" if fits else "live",
+        )
+        return fits

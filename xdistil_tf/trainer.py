@@ -1,0 +1,497 @@
+"""The loop: runs one stage on one or more replicas, saves, resumes and reports.
+
+    begin:  restore the newest complete checkpoint, or evaluate the starting weights
+    loop:   n updates in one compiled call -> summaries -> evaluate when due -> save
+    end:    restore the best weights, publish them with the result
+
+Everything a step depends on is in the checkpoint, or is a pure function of
+(seed, stage, step): the batches, the order of an epoch, dropout, the schedule.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from xdistil_tf import checkpoints, recipe
+from xdistil_tf.interruption import Interrupted, Interruption
+from xdistil_tf.objective import Objective
+from xdistil_tf.optimizers import Optimizer
+from xdistil_tf.summaries import StageSummaries
+
+
+class StageData(Protocol):
+    """Batches as a pure function of the step."""
+
+    steps_per_epoch: int
+
+    def dataset(
+        self, first_step: int, last_step: int, num_replicas: int, accumulation: int
+    ) -> tf.data.Dataset:
+        """Slices of the global batches in the order (step, micro-batch, replica)."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """Scores the current weights on data that the stage does not train on.
+
+    Attributes:
+      data: Name of the data, for summaries.
+      measure: Gives metrics by name and sample predictions as Markdown, or `None`.
+      key: The metric that chooses the best weights.
+      higher_is_better: Its direction.
+    """
+
+    data: str
+    measure: Callable[[], tuple[Mapping[str, float], str | None]]
+    key: str
+    higher_is_better: bool
+
+    def better(self, value: float, best: float | None) -> bool:
+        """Whether `value` beats `best` (anything beats `None`)."""
+        if best is None:
+            return True
+        return value > best if self.higher_is_better else value < best
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainerOptions:
+    """Speed and logging; nothing here changes a result.
+
+    Attributes:
+      steps_per_loop: Updates in one compiled call.
+      checkpoint_interval: Updates between checkpoints (each evaluation saves as well).
+      gradient_accumulation: Micro-batches of one update.
+      xla: Whether the loop is compiled by XLA. On a CPU it is slower (docs/performance.md).
+      progress: Whether a progress bar is shown.
+    """
+
+    steps_per_loop: int = 20
+    checkpoint_interval: int = 500
+    gradient_accumulation: int = 1
+    xla: bool = False
+    progress: bool = True
+
+    def __post_init__(self):
+        for name in ("steps_per_loop", "checkpoint_interval", "gradient_accumulation"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"Invalid {name}. Expected a positive integer. Received: {getattr(self, name)}."
+                )
+
+
+class Trainer:
+    """Trains a model, stage after stage.
+
+    Args:
+      model: A model with `parts`, `named_variables()` and outputs, created in `strategy.scope()`.
+      strategy: A `tf.distribute` strategy; `None`: the one in scope.
+      seed: Of the run.
+      precision: `mixed_float16` turns on loss scaling.
+      options: Speed and logging.
+      interruption: Asked after each loop whether to save and stop.
+    """
+
+    def __init__(
+        self,
+        model,
+        *,
+        strategy: tf.distribute.Strategy | None = None,
+        seed: int = 42,
+        precision: str = "float32",
+        options: TrainerOptions = TrainerOptions(),
+        interruption: Interruption | None = None,
+    ):
+        self.model = model
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self.seed = seed
+        self.precision = precision
+        self.options = options
+        self.interruption = interruption or Interruption()
+
+    def run(
+        self,
+        stage: recipe.Stage,
+        objective: Objective,
+        data: StageData,
+        folder: checkpoints.StageFolder,
+        *,
+        teacher: Callable | None = None,
+        evaluator: Evaluator | None = None,
+    ) -> dict[str, Any]:
+        """Runs one stage to its end, from wherever its folder stands.
+
+        Args:
+          stage: Without `unfreeze`.
+          objective: Built from the stage's terms.
+          data: The stage's batches.
+          folder: The stage's folder.
+          teacher: `(features, request) -> outputs`; `None` where no term needs one.
+          evaluator: Chooses the best weights; `None` keeps the last.
+
+        Returns:
+          The stage's result, as in `stage.json`.
+
+        Raises:
+          FloatingPointError: If the loss is not finite. The last checkpoint stays.
+          Interrupted: If a stop was asked for; everything is saved.
+          ValueError: If a part that `stage.train` names gets no gradient.
+        """
+        if folder.finished:
+            self._assign(folder.weights())
+            return folder.result()
+        run = _StageRun(self, stage, objective, data, folder, teacher, evaluator)
+        return run.to_its_end()
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """The model's variables by name."""
+        return {name: v.numpy() for name, v in self.model.named_variables().items()}
+
+    def _assign(self, weights: checkpoints.Tensors) -> None:
+        assign(self.model.named_variables(), weights)
+
+
+def assign(variables: Mapping[str, tf.Variable], arrays: checkpoints.Tensors) -> None:
+    """Sets variables by name.
+
+    Raises:
+      ValueError: If the names differ.
+    """
+    if set(variables) != set(arrays):
+        odd = sorted(set(variables) ^ set(arrays))
+        raise ValueError(f"The checkpoint does not fit the model: {odd[:5]} are on one side only.")
+    for name, variable in variables.items():
+        variable.assign(arrays[name])
+
+
+def stage_steps(stage: recipe.Stage, steps_per_epoch: int) -> int:
+    """Updates of a stage."""
+    return stage.steps or max(1, math.ceil(stage.epochs * steps_per_epoch))
+
+
+def stage_variables(model, stage: recipe.Stage) -> dict[str, tf.Variable]:
+    """Names and variables of the parts that a stage trains, in the model's order."""
+    parts = model.parts if stage.train is None else {name: model.parts[name] for name in stage.train}
+    chosen = {
+        id(variable)
+        for layers in parts.values()
+        for layer in layers
+        for variable in layer.trainable_variables
+    }
+    return {n: v for n, v in model.named_variables().items() if id(v) in chosen}
+
+
+@dataclasses.dataclass
+class _Progress:
+    """The state of a stage apart from its variables."""
+
+    best: float | None = None
+    best_step: int | None = None
+    best_metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    initial_metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    without_progress: int = 0
+    seconds: float = 0.0
+    loss: float | None = None
+    stopped: bool = False
+
+
+class _StageRun:
+    def __init__(self, trainer: Trainer, stage, objective, data, folder, teacher, evaluator):
+        self._trainer = trainer
+        self._model = trainer.model
+        self._strategy = trainer.strategy
+        self._options = trainer.options
+        self._stage = stage
+        self._objective = objective
+        self._data = data
+        self._folder = folder
+        self._teacher = teacher
+        self._evaluator = evaluator
+        self._total = stage_steps(stage, data.steps_per_epoch)
+        self._variables = stage_variables(trainer.model, stage)
+        with self._strategy.scope():
+            self._optimizer = Optimizer(
+                stage.optimizer,
+                list(self._variables.items()),
+                self._total,
+                loss_scaling=trainer.precision == "mixed_float16",
+            )
+        self._seed = _stage_seed(trainer.seed, stage.name)
+        self._reached: set[str] = set()
+        self._step = 0
+        self._progress = _Progress()
+        self._best_weights: checkpoints.Tensors | None = None
+
+    def to_its_end(self) -> dict[str, Any]:
+        resumed = self._restore()
+        with StageSummaries(
+            self._folder.path, self._stage.name, self._total, self._step, self._options.progress
+        ) as summaries:
+            self._summaries = summaries
+            if not resumed:
+                summaries.hyperparameters(recipe.to_plain(self._stage))
+                self._evaluate()
+            if self._step < self._total and not self._progress.stopped:
+                self._train()
+        return self._finish()
+
+    def _train(self) -> None:
+        replicas, accumulation = (
+            self._strategy.num_replicas_in_sync,
+            self._options.gradient_accumulation,
+        )
+        # One pass over the whole remaining range: position is arithmetic, not iterator state.
+        dataset = self._data.dataset(self._step, self._total, replicas, accumulation)
+        iterator = iter(self._strategy.distribute_datasets_from_function(lambda _: dataset))
+        loop = tf.function(self._loop, reduce_retracing=True, jit_compile=self._options.xla or None)
+        loop(iterator, tf.constant(self._step, tf.int64), tf.constant(0, tf.int64))
+        self._check_reached()
+        while self._step < self._total and not self._progress.stopped:
+            self._run_loop(loop, iterator)
+            if self._step % self._evaluation_interval() == 0 or self._step == self._total:
+                self._evaluate()
+                self._save()
+            elif self._step % self._options.checkpoint_interval == 0:
+                self._save()
+            if self._trainer.interruption.requested:
+                self._save()
+                raise Interrupted(f"Stopped in stage {self._stage.name} at step {self._step}.")
+
+    def _run_loop(self, loop, iterator) -> None:
+        stop = min(
+            self._step + self._options.steps_per_loop,
+            _next_multiple(self._step, self._evaluation_interval()),
+            _next_multiple(self._step, self._options.checkpoint_interval),
+            self._total,
+        )
+        count = stop - self._step
+        began = time.perf_counter()
+        totals = loop(iterator, tf.constant(self._step, tf.int64), tf.constant(count, tf.int64))
+        totals = {name: float(value) for name, value in totals.items()}
+        seconds = time.perf_counter() - began
+        self._step = stop
+        self._progress.seconds += seconds
+        self._report(totals, count, seconds)
+
+    def _report(self, totals: dict[str, float], count: int, seconds: float) -> None:
+        examples, tokens = totals.pop("examples"), totals.pop("tokens")
+        means = {name: value / count for name, value in totals.items()}
+        if not math.isfinite(means["loss"]):
+            terms = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
+            raise FloatingPointError(
+                f"The loss is not a number in stage {self._stage.name}, steps "
+                f"{self._step - count}..{self._step} ({terms}). The last checkpoint is kept in "
+                f"{self._folder.path}. Lower the learning rate, set optimizer.clip_norm, or use "
+                "--precision=float32."
+            )
+        self._progress.loss = means["loss"]
+        means["learning_rate"] = float(self._optimizer.learning_rate(tf.constant(self._step - 1)))
+        means["examples_per_second"] = examples / seconds
+        means["tokens_per_second"] = tokens / seconds
+        self._summaries.training(self._step, count, means)
+
+    def _loop(self, iterator, first_step, count):
+        """`count` updates; returns sums over them of all reported scalars."""
+        names = ["loss", "gradient_norm", "examples", "tokens"]
+        for term in self._objective.term_names:
+            names += [f"terms/{term}", f"weighted_terms/{term}"]
+        totals = {name: tf.constant(0.0) for name in names}
+        for offset in tf.range(count):
+            batches = [next(iterator) for _ in range(self._options.gradient_accumulation)]
+            values = self._strategy.run(self._replica_step, args=(batches, first_step + offset))
+            # All values are sums over replicas, so every replica holds the same.
+            values = {n: self._strategy.experimental_local_results(v)[0] for n, v in values.items()}
+            totals = {name: totals[name] + values[name] for name in names}
+        return totals
+
+    @tf.autograph.experimental.do_not_convert
+    def _replica_step(self, batches, step):
+        objective = self._objective
+        denominators = _sum([objective.denominators(batch) for batch in batches])
+        denominators = self._over_replicas(denominators)
+        numerators, gradients = [], []
+        for index, batch in enumerate(batches):
+            sums, slice_gradients = self._slice_gradients(batch, step, index, denominators)
+            numerators.append(sums)
+            gradients.append(slice_gradients)
+        gradients = [
+            None if pieces[0] is None else tf.add_n(pieces)
+            for pieces in zip(*gradients, strict=True)
+        ]
+        self._reached = {
+            name for name, g in zip(self._variables, gradients, strict=True) if g is not None
+        }
+        # Divided by the weight of all replicas already, so gradients are summed, not averaged.
+        summed = self._over_replicas(
+            (_sum(numerators), [g for g in gradients if g is not None], _sizes(batches))
+        )
+        numerators, present, sizes = summed
+        present = iter(present)
+        gradients = [None if g is None else next(present) for g in gradients]
+        norm = self._optimizer.apply(gradients, step)
+        values = {"loss": objective.total(numerators, denominators), "gradient_norm": norm}
+        means = objective.values(numerators, denominators)
+        for term in objective.terms:
+            values[f"terms/{term.name}"] = means[term.name]
+            values[f"weighted_terms/{term.name}"] = term.weight * means[term.name]
+        return values | sizes
+
+    def _slice_gradients(self, batch, step, index, denominators):
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        piece = index * self._strategy.num_replicas_in_sync + replica
+        fold_in = tf.random.experimental.stateless_fold_in
+        seed = fold_in(fold_in(tf.constant(self._seed, tf.int32), step), piece)
+        teacher_outputs = {}
+        if self._teacher is not None:
+            teacher_outputs = self._teacher(batch, self._objective.teacher_request)
+        variables = list(self._variables.values())
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            outputs = self._model(
+                batch, training=True, request=self._objective.student_request, seed=seed
+            )
+            numerators = self._objective.numerators(batch, outputs, teacher_outputs)
+            loss = self._objective.total(numerators, denominators)
+            if self._optimizer.loss_scale is not None:
+                loss *= self._optimizer.loss_scale
+        gradients = tape.gradient(loss, variables)
+        # Dense, so that norms are right and slots decay in every row as the papers' do.
+        dense = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+        return numerators, dense
+
+    def _over_replicas(self, values):
+        if self._strategy.num_replicas_in_sync == 1:
+            return values
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+    def _check_reached(self) -> None:
+        missing = [name for name in self._variables if name not in self._reached]
+        if not missing:
+            return
+        parts = {}
+        for part, layers in self._model.parts.items():
+            names = {id(v) for layer in layers for v in layer.trainable_variables}
+            if any(id(self._variables[name]) in names for name in missing):
+                reached = any(
+                    id(v) in names for n, v in self._variables.items() if n in self._reached
+                )
+                parts[part] = reached
+        unreached = [part for part, reached in parts.items() if not reached]
+        if self._stage.train is not None and unreached:
+            raise ValueError(
+                f"Stage {self._stage.name!r} trains {list(self._stage.train)}, but its objective "
+                f"does not reach {unreached}. Remove them from 'train', or add a term."
+            )
+        logging.info(
+            "Stage %s leaves %s as they are: its objective does not reach them.",
+            self._stage.name,
+            unreached or missing,
+        )
+
+    def _evaluation_interval(self) -> int:
+        evaluate = self._stage.evaluate
+        return (evaluate and evaluate.every_steps) or self._data.steps_per_epoch
+
+    def _evaluate(self) -> None:
+        """Scores the current weights; the ones a stage starts from are a candidate, too."""
+        if self._evaluator is None:
+            return
+        began = time.perf_counter()
+        metrics, samples = self._evaluator.measure()
+        progress, evaluator = self._progress, self._evaluator
+        self._summaries.evaluation(self._step, evaluator.data, metrics, samples)
+        if self._step == 0:
+            progress.initial_metrics = dict(metrics)
+        value = metrics[evaluator.key]
+        if evaluator.better(value, progress.best):
+            progress.best, progress.best_step = value, self._step
+            progress.best_metrics = dict(metrics)
+            progress.without_progress = 0
+            self._best_weights = self._trainer.weights()
+        else:
+            progress.without_progress += 1
+            patience = self._stage.evaluate.patience
+            progress.stopped = patience is not None and progress.without_progress >= patience
+        progress.seconds += time.perf_counter() - began
+
+    def _save(self) -> None:
+        progress = self._progress
+        new_best = self._best_weights if self._saved_best != progress.best_step else None
+        arrays = {name: variable.numpy() for name, variable in self._state_variables().items()}
+        self._folder.save(self._step, dataclasses.asdict(progress), arrays, new_best)
+        self._saved_best = progress.best_step
+
+    _saved_best: int | None = None
+
+    def _restore(self) -> bool:
+        checkpoint = self._folder.latest()
+        if checkpoint is None:
+            return False
+        assign(self._state_variables(), checkpoint.tensors)
+        self._step = checkpoint.step
+        self._progress = _Progress(**checkpoint.state)
+        self._best_weights = checkpoint.best
+        self._saved_best = self._progress.best_step
+        logging.info("Stage %s goes on at step %d.", self._stage.name, self._step)
+        return True
+
+    def _state_variables(self) -> dict[str, tf.Variable]:
+        state = {f"model/{name}": v for name, v in self._model.named_variables().items()}
+        return state | {f"optimizer/{name}": v for name, v in self._optimizer.state.items()}
+
+    def _finish(self) -> dict[str, Any]:
+        progress = self._progress
+        if self._best_weights is not None:
+            assign(self._model.named_variables(), self._best_weights)
+        result = {
+            "name": self._stage.name,
+            "data": self._stage.data,
+            "steps": self._step,
+            "planned_steps": self._total,
+            "steps_per_epoch": self._data.steps_per_epoch,
+            "key": self._evaluator.key if self._evaluator else None,
+            "best": progress.best,
+            "best_step": progress.best_step,
+            "metrics": progress.best_metrics,
+            "initial_metrics": progress.initial_metrics,
+            "loss": progress.loss,
+            "seconds": round(progress.seconds, 3),
+            "trained_parameters": sum(int(np.prod(v.shape)) for v in self._variables.values()),
+        }
+        self._folder.finish(result, self._trainer.weights())
+        return self._folder.result()
+
+
+def _stage_seed(seed: int, name: str) -> tuple[int, int]:
+    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
+    values = np.frombuffer(digest, dtype="<i4")
+    return int(values[0]), int(values[1])
+
+
+def _next_multiple(step: int, interval: int) -> int:
+    return (step // interval + 1) * interval
+
+
+def _sum(dictionaries: list[dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
+    return {name: tf.add_n([d[name] for d in dictionaries]) for name in dictionaries[0]}
+
+
+def _sizes(batches) -> dict[str, tf.Tensor]:
+    """Real examples and tokens of a replica's batches."""
+    weights = [batch["example_weights"] for batch in batches]
+    masks = [tf.cast(batch["input_mask"], tf.float32) for batch in batches]
+    tokens = [
+        tf.reduce_sum(mask * weight[:, tf.newaxis])
+        for mask, weight in zip(masks, weights, strict=True)
+    ]
+    return {"examples": tf.add_n([tf.reduce_sum(w) for w in weights]), "tokens": tf.add_n(tokens)}
