@@ -6,6 +6,7 @@ from absl import flags
 
 from xdistil_tf import strategies
 from xdistil_tf.data.layouts import Columns
+from xdistil_tf.data.task_records import Options
 from xdistil_tf.trainer import TrainerOptions
 
 FLAGS = flags.FLAGS
@@ -49,18 +50,19 @@ def define_records_flags() -> None:
     )
 
 
-def records_options() -> dict:
-    """The records flags as keyword arguments of `distill.prepare_records`."""
-    return {
-        "transfer_file": FLAGS.transfer_file,
-        "labels_per_class": FLAGS.labels_per_class,
-        "heldout_fraction": FLAGS.heldout_fraction,
-        "heldout_rows": FLAGS.heldout_rows,
-        "num_shards": FLAGS.num_shards,
-        "allow_transductive": FLAGS.allow_transductive,
-        "max_bad_rows": FLAGS.max_bad_rows,
-        "columns": columns(),
-    }
+def records_options(seed: int, max_seq_length: int) -> Options:
+    """The records flags."""
+    return Options(
+        max_seq_length=max_seq_length,
+        labels_per_class=FLAGS.labels_per_class,
+        heldout_fraction=FLAGS.heldout_fraction,
+        heldout_rows=FLAGS.heldout_rows,
+        seed=seed,
+        num_shards=FLAGS.num_shards,
+        max_bad_rows=FLAGS.max_bad_rows,
+        allow_transductive=FLAGS.allow_transductive,
+        columns=columns(),
+    )
 
 
 def define_precision_flag() -> None:

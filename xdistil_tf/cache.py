@@ -34,6 +34,7 @@ class CacheSpec:
     Attributes:
       request: Outputs kept.
       layer: The hidden layer that is the representation.
+      depth: Blocks of the teacher.
       precision: `float16` or `bfloat16`.
       teacher: Fingerprint of the teacher's weights.
       tokenizer: Fingerprint of the records' tokenizer.
@@ -42,6 +43,7 @@ class CacheSpec:
 
     request: outputs.Request
     layer: int | None
+    depth: int | None
     precision: str
     teacher: str
     tokenizer: str
@@ -96,7 +98,7 @@ class TeacherCache:
     def covers(self, records: RecordSet) -> bool:
         """Whether every shard was cached, from the same content."""
         known = self.info["records"]
-        return all(known.get(p.stem) == s for p, s in records.shard_fingerprints().items())
+        return all(known.get(name) == s for name, s in records.shard_fingerprints().items())
 
     def _stem(self, shard: pathlib.Path, feature: str) -> pathlib.Path:
         return sidecar_stem(self.folder, shard, feature)
@@ -173,7 +175,7 @@ def write_cache(
     folder = pathlib.Path(folder)
     made_from = spec.identity()
     shards = [(records, path) for records in record_sets for path in records.paths]
-    wanted = {p.stem: s for r in record_sets for p, s in r.shard_fingerprints().items()}
+    wanted = {name: s for r in record_sets for name, s in r.shard_fingerprints().items()}
     known = _begin(folder, made_from, wanted)
     shapes = row_shapes(teacher, spec.request, task_type)
     planned = planned_bytes(shapes, record_sets, spec.precision)
@@ -233,6 +235,28 @@ def verify(cache: TeacherCache, teacher: LiveTeacher, records: RecordSet, count:
             difference = np.abs(cached[row][place] - values[row][place])
             largest = max(largest, float(difference.max()))
     return largest
+
+
+def parse_request(
+    names: Sequence[str], layers: Sequence[str] | None
+) -> dict[str, tuple[int, ...] | None]:
+    """`["logits", "hidden"]`, `["0", "4"]` -> `{"logits": None, "hidden": (0, 4)}`.
+
+    Raises:
+      ValueError: If an output is unknown, or layers are missing or no numbers.
+    """
+    request: dict[str, tuple[int, ...] | None] = {}
+    for name in names:
+        if name not in outputs.OUTPUTS:
+            raise ValueError(
+                f"Unknown output. Expected some of {sorted(outputs.OUTPUTS)}. Received: {name!r}."
+            )
+        request[name] = None
+        if outputs.OUTPUTS[name].per_layer:
+            if not layers or not all(one.isdigit() for one in layers):
+                raise ValueError(f"{name!r} needs --layers, numbers. Received: {layers}.")
+            request[name] = tuple(int(one) for one in layers)
+    return request
 
 
 def write_tsv(cache: TeacherCache, records: RecordSet, path: files.Path) -> None:

@@ -89,7 +89,7 @@ class StageFolder:
         Raises:
           ValueError: If the file is damaged.
         """
-        return _read_tensors(self.path / "weights")
+        return read_weights(self.path)
 
     def save(
         self, step: int, state: Mapping[str, Any], tensors: Tensors, best: Tensors | None = None
@@ -156,6 +156,16 @@ class StageFolder:
         for folder in (self.path / "best").glob("[0-9]*"):
             if folder.name not in needed:
                 shutil.rmtree(folder)
+
+
+def read_weights(stage: files.Path) -> Tensors:
+    """The weights that a finished stage ended with.
+
+    Raises:
+      FileNotFoundError: If the stage is not finished.
+      ValueError: If the file is damaged.
+    """
+    return _read_tensors(pathlib.Path(stage) / "weights")
 
 
 def differences(before: Any, after: Any, where: str = "") -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging as stdlib_logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     """
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
+    logging.get_absl_handler().addFilter(_ours_or_serious)
 
     def guarded(arguments: Sequence[str]) -> int:
         if len(arguments) > 1:
@@ -43,6 +45,13 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         return 0
 
     app.run(guarded)
+
+
+def _ours_or_serious(record) -> bool:
+    """Leaves out what libraries tell about themselves."""
+    if "xdistil_tf" in record.pathname or "/bin/" in record.pathname:
+        return True
+    return record.levelno > stdlib_logging.WARNING
 
 
 def _fail(message: str, code: int) -> int:

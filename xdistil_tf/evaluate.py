@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from xdistil_tf import metrics, outputs
+from xdistil_tf import files, metrics, outputs
+from xdistil_tf.data.layouts import Columns
 from xdistil_tf.data.pipeline import Batches, data_error
+from xdistil_tf.data.readers import read_task
 from xdistil_tf.data.record_set import RecordSet
-from xdistil_tf.data.task_records import TaskInfo
+from xdistil_tf.data.split import Splits
+from xdistil_tf.data.task_records import TaskInfo, load_task_info, write_task_records
+from xdistil_tf.data.tokenization import check_same_vocabulary, load_tokenizer
+from xdistil_tf.models import folders
 from xdistil_tf.objective import Objective
 
 Features = Mapping[str, tf.Tensor]
@@ -58,17 +66,18 @@ class Predictions:
 
     def metrics(self, task: TaskInfo) -> dict[str, float]:
         """The task's metrics, the primary one under its name with `standard_error`."""
-        gold, predicted = self._comparable(task)
+        gold, predicted = self.comparable(task)
         return metrics.compute(task.metric, gold, predicted)
 
     def by_language(self, task: TaskInfo) -> dict:
         """Metrics of each language, empty where there is only one."""
         if len(set(self.languages)) < 2:
             return {}
-        gold, predicted = self._comparable(task)
+        gold, predicted = self.comparable(task)
         return metrics.compute_by_language(task.metric, gold, predicted, self.languages)
 
-    def _comparable(self, task: TaskInfo):
+    def comparable(self, task: TaskInfo) -> tuple[Sequence, Sequence]:
+        """Gold and predictions as `metrics.compute` takes them: tags of words in tagging."""
         if task.task_type != "tagging":
             scores = np.stack(self.scores)
             return np.asarray(self.gold), scores[:, 0] if task.task_type == "regression" else scores
@@ -77,22 +86,37 @@ class Predictions:
         return gold, [[names[i] for i in np.argmax(row, -1)] for row in self.scores]
 
 
+def logits_function(model) -> Callable[[Features], tf.Tensor]:
+    """A model's logits of a batch, compiled once."""
+
+    @tf.function(reduce_retracing=True)
+    def logits(batch):
+        return model(batch, training=False, request={"logits": None})["logits"]
+
+    return logits
+
+
 def predict_records(
-    model, records: RecordSet, task: TaskInfo, batch_size: int = 128, max_length: int | None = None
+    logits_of: Callable[[Features], tf.Tensor],
+    records: RecordSet,
+    task: TaskInfo,
+    batch_size: int = 128,
 ) -> Predictions:
     """Runs a model over all records, in their order.
+
+    Args:
+      logits_of: As `logits_function` gives it.
+      records: The data.
+      task: What they mean.
+      batch_size: Examples of a forward pass.
 
     Raises:
       ValueError: If no record has a known label, or a record is damaged.
     """
-    batches = Batches(records, batch_size, shuffle=False, max_length=max_length)
-    step = tf.function(
-        lambda batch: model(batch, training=False, request={"logits": None})["logits"],
-        reduce_retracing=True,
-    )
+    batches = Batches(records, batch_size, shuffle=False)
     predictions = Predictions()
     for batch in _once(batches):
-        logits = step(batch).numpy()
+        logits = logits_of(batch).numpy()
         predictions.add(_arrays(batch), logits, task.task_type)
     if not predictions.ids:
         raise ValueError(
@@ -167,6 +191,93 @@ class StageScorer:
         )
 
 
+class EvaluatedModel:
+    """A model folder that is scored on data with labels.
+
+    Args:
+      model_dir: A model, run or distill folder.
+      precision: `float32`, `bfloat16` or `mixed_float16`.
+      batch_size: Examples of a forward pass.
+
+    Raises:
+      FileNotFoundError: If there is no model.
+      ValueError: If it was not trained on a task.
+    """
+
+    def __init__(self, model_dir: str, precision: str = "float32", batch_size: int = 128):
+        self._folder = pathlib.Path(folders.find(model_dir))
+        self._labels = folders.read_labels(self._folder)
+        if self._labels is None:
+            raise ValueError(
+                f"{self._folder} has no labels.json. Expected a model that was trained here."
+            )
+        self._precision = precision
+        self._batch_size = batch_size
+
+    def on_task(
+        self,
+        task_dir: str,
+        task: str | None = None,
+        split: str = "dev",
+        columns: Columns = Columns(),
+        max_bad_rows: int = 0,
+    ) -> dict[str, Any]:
+        """Scores a split of a task folder; `task`: the one it was trained on.
+
+        Returns:
+          The content of `metrics.json`.
+        """
+        data = read_task(
+            task_dir,
+            task or self._labels.task or self._labels.task_type,
+            columns,
+            max_bad_rows,
+            labels=self._labels.labels,
+            splits=(split,),
+        )
+        if not data.splits.get(split):
+            raise ValueError(f"{task_dir} has no split {split!r}, or it is empty.")
+        trained = files.read_json(self._folder / "xdistil.json")
+        with tempfile.TemporaryDirectory() as folder:
+            splits = Splits([], [], [], {split: data.splits[split]}, [], {})
+            info = write_task_records(
+                splits,
+                dataclasses.replace(data, labels=self._labels.labels),
+                load_tokenizer(self._folder),
+                folder,
+                trained["max_seq_length"],
+                num_shards=1,
+            )
+            return self._scored(RecordSet(info.pattern(split)), info, split)
+
+    def on_records(self, pattern: str) -> dict[str, Any]:
+        """Scores records, which must be of the same tokenizer and labels."""
+        records = RecordSet(pattern)
+        info = load_task_info(records.paths[0].parent)
+        differences = check_same_vocabulary(
+            load_tokenizer(self._folder), load_tokenizer(info.tokenizer_folder)
+        )
+        if differences:
+            raise ValueError(f"{info.folder} has other ids than the model: {'; '.join(differences)}.")
+        if info.labels != self._labels.labels:
+            raise ValueError(
+                f"{info.folder} has the labels {info.labels}. Expected {self._labels.labels}."
+            )
+        return self._scored(records, info, records.paths[0].stem.rsplit("-", 3)[0])
+
+    def _scored(self, records: RecordSet, task: TaskInfo, split: str) -> dict[str, Any]:
+        model = folders.load_model(self._folder, self._precision)
+        predictions = predict_records(logits_function(model), records, task, self._batch_size)
+        return {
+            "model": str(self._folder),
+            "split": split,
+            "examples": len(predictions.ids),
+            "metric": task.metric,
+            "metrics": predictions.metrics(task),
+            "by_language": predictions.by_language(task),
+        }
+
+
 def latency_ms(model, batch_size: int, length: int, repeats: int = 20) -> float:
     """Median milliseconds of one call on ids of this shape, after a warm-up."""
     batch = {
@@ -174,7 +285,7 @@ def latency_ms(model, batch_size: int, length: int, repeats: int = 20) -> float:
         "input_mask": tf.ones([batch_size, length], tf.int32),
         "segment_ids": tf.zeros([batch_size, length], tf.int32),
     }
-    step = tf.function(lambda b: model(b, training=False, request={"logits": None})["logits"])
+    step = logits_function(model)
     for _ in range(3):
         step(batch).numpy()
     seconds = []

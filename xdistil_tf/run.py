@@ -40,6 +40,7 @@ def run(
     *,
     teacher: str | None = None,
     teacher_cache: str | None = None,
+    cache_dir: files.Path | None = None,
     init_checkpoint: str | None = None,
     strategy: tf.distribute.Strategy | None = None,
     options: TrainerOptions = TrainerOptions(),
@@ -52,7 +53,8 @@ def run(
       data: Name of the data -> glob of record shards.
       model_dir: The run folder.
       teacher: A model folder, where a term or the student's embeddings need a teacher.
-      teacher_cache: A cache made before; without one a cache is made in the run folder.
+      teacher_cache: A cache made before.
+      cache_dir: Where a cache is made if none is given; default: `cache` in the run folder.
       init_checkpoint: What an encoder starts from.
       strategy: A `tf.distribute` strategy.
       options: Speed and logging.
@@ -83,6 +85,7 @@ def run(
     start = Start(config, bound.tokenizer, bound.task, teacher, init_checkpoint, observed)
     model, fingerprint = start.model(folder / "00_start", strategy)
     stages = _Stages(config, model, bound, teaching, folder)
+    teaching.settle(stages.demands(), cache_dir or folder / "cache")
     stages.describe()
     with files.replaced_file(folder / "recipe.yaml", "w") as handle:
         handle.write(config.to_yaml())
@@ -173,13 +176,13 @@ class _Stages:
         self._task_type = bound.task.task_type if bound.task else None
         self._stages = recipe.expand(config, tuple(model.parts))
         self._objectives = [self._objective(stage) for stage in self._stages]
-        teaching.settle(
-            [
-                (objective, self._seen(stage))
-                for stage, objective in zip(self._stages, self._objectives, strict=True)
-            ],
-            folder / "cache",
-        )
+
+    def demands(self) -> list[tuple[Objective, list[RecordSet]]]:
+        """Each stage's objective, with the records on which it asks the teacher."""
+        return [
+            (objective, self._seen(stage))
+            for stage, objective in zip(self._stages, self._objectives, strict=True)
+        ]
 
     def describe(self) -> None:
         """Logs the stages with what they train."""
@@ -231,7 +234,11 @@ class _Stages:
         self._check_selection(stage)
         try:
             return Objective(
-                stage.objective, self._task_type, self._model.available, self._teaching.available
+                stage.objective,
+                self._task_type,
+                self._model.available,
+                self._teaching.available,
+                teacher_layers=self._teaching.depth,
             )
         except ValueError as error:
             raise ValueError(f"Stage {stage.name!r}: {error}") from error

@@ -28,8 +28,9 @@ class LiveTeacher:
         self.available = dict(model.available)
         layers = self.available.get("hidden")
         self.layer = None
+        self.depth = max(layers) if layers else None
         if layers:
-            self.layer = outputs.resolve_layer(layer, max(layers))
+            self.layer = outputs.resolve_layer(layer, self.depth)
             self.available["representation"] = None
 
     def __call__(self, features: Mapping[str, tf.Tensor], request: outputs.Request) -> dict:

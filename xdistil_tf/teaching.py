@@ -37,6 +37,7 @@ def cache_spec(
     return cache.CacheSpec(
         request=request,
         layer=teacher.layer if "representation" in request else None,
+        depth=teacher.depth,
         precision=precision,
         teacher=pretrained.weights_fingerprint(folder),
         tokenizer=tokenizer,
@@ -85,6 +86,13 @@ class Teaching:
         if self._cache is not None:
             return self._cache.available
         return self._live.available if self._live is not None else None
+
+    @property
+    def depth(self) -> int | None:
+        """Blocks of the teacher, also where a cache holds only lower ones."""
+        if self._cache is not None:
+            return self._cache.info["made_from"]["depth"]
+        return self._live.depth if self._live is not None else None
 
     def settle(
         self, objectives: Sequence[tuple[Objective, Sequence[RecordSet]]], folder: files.Path

@@ -456,6 +456,7 @@ class _StageRun:
         result = {
             "name": self._stage.name,
             "data": self._stage.data,
+            "outputs": sorted(self._objective.student_request),
             "steps": self._step,
             "planned_steps": self._total,
             "steps_per_epoch": self._data.steps_per_epoch,

@@ -189,6 +189,18 @@ def test_reads_csv_and_json_lines_with_named_columns(write):
     assert data.splits["test"][0].label is None
 
 
+def test_gold_that_is_null_or_minus_one_in_test_is_unknown(write):
+    files = {
+        "train.jsonl": '{"text": "a", "label": 1}\n{"text": "b", "label": 0}\n',
+        "test.jsonl": '{"text": "c", "label": -1}\n{"text": "d", "label": null}\n',
+    }
+    test = read_task(write(files), "classification").splits["test"]
+    assert [one.label for one in test] == [None, None]
+    files = {"train.jsonl": files["train.jsonl"], "dev.jsonl": files["test.jsonl"]}
+    with pytest.raises(ValueError, match="dev.jsonl line 1: expected a label of .*'-1'"):
+        read_task(write(files), "classification")
+
+
 def test_reads_tagging_lists_from_json_lines(write):
     row = '{"tokens": ["New York", "sleeps"], "ner_tags": ["B-LOC", "O"]}\n'
     (one,) = read_task(write({"train.jsonl": row}), "ner").splits["train"]
@@ -263,7 +275,7 @@ def test_a_bad_json_line_is_named(write):
 
 
 def test_missing_files_and_unknown_tasks_are_errors_with_their_cure(write, tmp_path):
-    with pytest.raises(FileNotFoundError, match="No task folder .*--task_dir"):
+    with pytest.raises(FileNotFoundError, match="No folder .*--task_dir"):
         read_task(tmp_path / "no", "sst-2")
     folder = write({"dev.tsv": "a\t1\n"})
     with pytest.raises(FileNotFoundError, match="No train file .*Expected train.tsv"):

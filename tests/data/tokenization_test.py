@@ -2,7 +2,7 @@ import json
 
 import pytest
 import tokenizers
-from tokenizers import models, pre_tokenizers
+from tokenizers import models, pre_tokenizers, processors
 
 from xdistil_tf.data.tokenization import Tokenizer, check_same_vocabulary, load_tokenizer
 
@@ -136,3 +136,45 @@ def test_byte_level_words_are_read_as_after_a_space():
     assert bpe.kind == "bpe"
     assert [bpe.tokens[token] for token in one.input_ids] == ["Ġ", "a", "Ġ", "b"]
     assert one.word_index == [0, 0, 1, 1]
+
+
+def test_a_unigram_folder_round_trips(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    pieces += [("\u2581good", -1.0), ("\u2581", -2.0), ("film", -2.0), ("s", -3.0)]
+    backend = tokenizers.Tokenizer(models.Unigram(pieces, unk_id=3))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B:0 </s>:0",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
+    )  # fmt: skip
+    special = {"cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    unigram = Tokenizer(backend, special)
+    (one,) = unigram.encode_words_batch([["good", "films"]])
+    assert [unigram.tokens[token] for token in one.input_ids] == [
+        "<s>", "\u2581good", "\u2581", "film", "s", "</s>",
+    ]  # fmt: skip
+    assert one.word_index == [-1, 0, 1, 1, 1, -1]
+    assert unigram.kind == "unigram" and not unigram.uses_segments and unigram.pad_id == 1
+    unigram.save(tmp_path)
+    assert load_tokenizer(tmp_path).fingerprint == unigram.fingerprint
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs("good films")["input_ids"] == one.input_ids
+
+
+def test_a_folder_with_vocabulary_and_merges_loads(tmp_path):
+    pytest.importorskip("transformers")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *alphabet, "go"]
+    (tmp_path / "vocab.json").write_text(json.dumps({one: n for n, one in enumerate(tokens)}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\ng o\n")
+    config = {"tokenizer_class": "RobertaTokenizer", "model_max_length": 512}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    loaded = load_tokenizer(tmp_path)
+    (one,) = loaded.encode_batch(["go"], ["o"])
+    assert [loaded.tokens[token] for token in one.input_ids] == [
+        "<s>", "go", "</s>", "</s>", "o", "</s>",
+    ]  # fmt: skip
+    assert (loaded.kind, loaded.cls_id, loaded.model_max_length) == ("bpe", 0, 512)
+    loaded.save(tmp_path / "saved")
+    assert load_tokenizer(tmp_path / "saved").fingerprint == loaded.fingerprint

@@ -170,9 +170,9 @@ def _choose(
             name = None
         needed = key == "text" or (key == "label" and label == "required")
         if name not in present and (name or needed or (key == "text_b" and spec.pair)):
+            wanted = " or ".join(map(repr, [name] if name else usual))
             raise ValueError(
-                f"{path}: expected a column {' or '.join(map(repr, [name] if name else usual))} for "
-                f"the {key}. "
+                f"{path}: expected a column {wanted} for the {key}. "
                 f"Received the columns {present}. Name it with --{key}_column."
             )
         chosen[key] = name
@@ -217,11 +217,15 @@ def _json_fields(
         if isinstance(record, Problem):
             yield line, record
             continue
-        missing = [name for name in chosen.values() if name and record.get(name) is None]
+        missing = [
+            name
+            for key, name in chosen.items()
+            if name and record.get(name) is None and (key != "label" or label == "required")
+        ]
         if missing:
             yield line, Problem(f"expected the keys {missing}, received {sorted(record)}")
             continue
-        cells = {key: _text(record[name]) if name else None for key, name in chosen.items()}
+        cells = {key: _text(record.get(name)) for key, name in chosen.items()}
         source_id = record.get("source_id")
         separator = "\t" if isinstance(record[chosen["text"]], list) else " "
         yield (
@@ -234,5 +238,7 @@ def _json_fields(
         )
 
 
-def _text(value: Any) -> str:
+def _text(value: Any) -> str | None:
+    if value is None:
+        return None
     return "\t".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -101,12 +101,15 @@ class Batches:
         self._schema = _schema(records)
 
     def dataset(
-        self, start_step: int = 0, stop_step: int | None = None, prefetch: int = 4
+        self, start_step: int = 0, stop_step: int | None = None, prefetch: int | None = None
     ) -> tf.data.Dataset:
         """The slices of the steps `start_step … stop_step` (None: without end), in order.
 
         Features are those of `docs/interfaces.md`, section 3, int32, float32 and string.
+        `prefetch` global batches are made ahead; None: 4, or 2 with side-cars, which are large.
         """
+        if prefetch is None:
+            prefetch = 2 if self._sidecars else 4
         if stop_step is None:
             stop_step = np.iinfo(np.int64).max
         steps = tf.data.Dataset.range(start_step, stop_step)

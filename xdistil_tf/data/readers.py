@@ -230,6 +230,8 @@ class _Reader:
             row += 1
             made = fields
             if isinstance(fields, Fields):
+                if label == "optional" and fields.label == "-1" and "-1" not in known:
+                    fields = fields._replace(label=None)  # As GLUE's test sets are exported.
                 made = _example(fields, self.spec.task_type, known, language)
             if isinstance(made, Problem):
                 self._report(file, line, made.reason)

@@ -20,9 +20,16 @@ class Grammar:
 
     def __init__(self, source: random.Random):
         self._source = source
+        self._home = (False, 0)  # The polarity and manner of the words in use.
 
-    def sentence(self, topic: int, label: str) -> str:
-        """One sentence about a topic whose label is `negative`, `neutral` or `positive`."""
+    def sentence(self, topic: int, label: str, manner: int | None = None) -> str:
+        """One sentence about a topic whose label is `negative`, `neutral` or `positive`.
+
+        Words of the label's polarity are mostly of one manner: the given one, or any.
+        """
+        if manner is None:
+            manner = self._source.randrange(_MANNERS)
+        self._home = (label == "positive", manner)
         draw = self._source.random()
         if label == "neutral":
             body = self._neutral(topic)
@@ -35,12 +42,15 @@ class Grammar:
         return body
 
     def document(self) -> list[str]:
-        """Sentences of one topic and mostly one label."""
+        """Sentences of one topic, and mostly of one label and manner."""
         topic = self._source.randrange(len(_TOPICS))
         label = self._source.choice(LABELS[2])
         other = LABELS[2][label == "negative"]
+        manner = self._source.randrange(_MANNERS)
         return [
-            self.sentence(topic, label if self._source.random() < 0.9 else other)
+            self.sentence(topic, label, manner)
+            if self._source.random() < 0.9
+            else self.sentence(topic, other)
             for _ in range(self._source.randint(4, 10))
         ]
 
@@ -128,7 +138,7 @@ class Grammar:
         form = source.random()
         if form < 0.28:
             who = source.choice(_NOBODY if negated else _WE)
-            return f"{who} {_VERBS[spoken].draw(source)} the {noun}"
+            return f"{who} {self._verb(spoken)} the {noun}"
         quality = self._quality(spoken, negated)
         if form < 0.42 and not negated:
             return f"what a {quality} {noun}" if form < 0.35 else f"it was a {quality} {noun}"
@@ -144,7 +154,16 @@ class Grammar:
         return f"{source.choice(_DEGREES)} {words}" if source.random() < 0.3 else words
 
     def _adjective(self, positive: bool) -> str:
-        return _ADJECTIVES[positive].draw(self._source)
+        return _ADJECTIVES[positive][self._manner(positive)].draw(self._source)
+
+    def _verb(self, positive: bool) -> str:
+        return _VERBS[positive][self._manner(positive)].draw(self._source)
+
+    def _manner(self, positive: bool) -> int:
+        polarity, manner = self._home
+        if positive == polarity and self._source.random() < 0.85:
+            return manner
+        return self._source.randrange(_MANNERS)
 
     def _distraction(self, topic: int, positive: bool) -> str:
         """An opinion that does not count: of others, or about another thing."""
@@ -153,7 +172,7 @@ class Grammar:
         return source.choice(_DISTRACTIONS).format(
             noun=noun,
             quality=quality,
-            verb=_VERBS[positive].draw(source),
+            verb=self._verb(positive),
             kin=source.choice(_KIN),
         )
 
@@ -193,7 +212,7 @@ class _Zipf:
 
 def vocabulary() -> frozenset[str]:
     """All content words that can occur."""
-    lists = [*_ADJECTIVES, *_VERBS, _NAMES, _PLAIN, *itertools.chain(*_TOPICS)]
+    lists = [*itertools.chain(*_ADJECTIVES, *_VERBS, *_TOPICS), _NAMES, _PLAIN]
     return frozenset(itertools.chain.from_iterable(one.words for one in lists))
 
 
@@ -220,31 +239,37 @@ def _list(words: str, invented: int, ending: str = "") -> _Zipf:
     return _Zipf([*words.split(), *(next(_INVENTED) + ending for _ in range(invented))])
 
 
-# Both polarities: index 0 is negative, 1 positive.
+# Both polarities (index 0 is negative, 1 positive), each in several manners: the taste, the looks,
+# the mood, the mind, the make of a thing. Writers keep to a manner, so its words stand together.
 _ADJECTIVES = (
-    _list(
-        "bad awful boring terrible poor dull weak horrible bland ugly messy annoying clumsy "
-        "dreadful stale tedious shabby disappointing mediocre unpleasant",
-        230,
+    (
+        _list("bad bland stale awful", 44),
+        _list("ugly shabby messy dull", 44),
+        _list("annoying unpleasant dreadful horrible", 44),
+        _list("boring tedious confusing weak", 44),
+        _list("poor clumsy mediocre terrible", 44),
     ),
-    _list(
-        "good great lovely excellent wonderful fine charming superb delightful brilliant pleasant "
-        "beautiful impressive perfect splendid fresh elegant memorable gorgeous enjoyable",
-        230,
+    (
+        _list("good fresh fine superb", 44),
+        _list("beautiful elegant lovely gorgeous", 44),
+        _list("pleasant charming delightful wonderful", 44),
+        _list("brilliant clever memorable impressive", 44),
+        _list("great perfect splendid excellent", 44),
     ),
 )
 _VERBS = (
-    _list("hated disliked regretted despised loathed criticised mocked cursed", 50, "ed"),
-    _list("loved liked enjoyed admired adored praised treasured cherished", 50, "ed"),
+    tuple(_list(word, 9, "ed") for word in "hated disliked regretted mocked cursed".split()),
+    tuple(_list(word, 9, "ed") for word in "enjoyed admired loved praised treasured".split()),
 )
-_NAMES = _list("anna peter maria john lucy david emma paul clara henry julia simon", 140)
+_MANNERS = 5
+_NAMES = _list("anna peter maria john lucy david emma paul clara henry julia simon", 90)
 _PLAIN = _list(
     "new old large small wooden green blue red round square nearby local second first last other "
     "grey quiet",
-    120,
+    80,
 )
 _TOPICS = tuple(
-    (_list(nouns, 12), _list(verbs, 6, "ed"), _list("", 40))
+    (_list(nouns, 12), _list(verbs, 6, "ed"), _list("", 30))
     for nouns, verbs in (
         (
             "film actor plot scene director script ending soundtrack dialogue story cast camera "

@@ -117,7 +117,7 @@ class SidecarWriter:
         ):
             raise ValueError(f"Expected a row of {shape} for id {name!r}. Received: {row.shape}.")
         real = np.ascontiguousarray(row[tuple(slice(size) for size in shape)])
-        if not np.isfinite(real.astype(np.float32)).all():
+        if not np.isfinite(real).all():
             raise ValueError(
                 f"The row of id {name!r} has values that {self.precision} cannot hold. "
                 "Use --cache_precision=bfloat16, or look for NaN in the teacher."

@@ -13,13 +13,16 @@ from absl import logging
 
 from xdistil_tf import files
 from xdistil_tf.data import features, readers, records, split
+from xdistil_tf.data.glue import SPLIT_FILES
 from xdistil_tf.data.layouts import USUAL_COLUMNS, Columns
 from xdistil_tf.data.readers import TaskData
 from xdistil_tf.data.split import Splits
 from xdistil_tf.data.tokenization import Tokenizer
 
 FORMAT = 1
-_OURS = re.compile(r"\.?[a-z_]+-\d{5,}-of-\d{5,}\.(tfrecord|index)(\.\d+\.tmp)?")
+_SPLITS = "|".join(("train", "heldout", "transfer", *SPLIT_FILES))
+_OURS = re.compile(rf"\.?({_SPLITS})-\d{{5,}}-of-\d{{5,}}\.(tfrecord|index)(\.\d+\.tmp)?")
+_UNFINISHED = ".unfinished"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Options:
     heldout_rows: int = 200
     seed: int = 42
     num_shards: int = 4
-    max_bad_rows: int = 0
+    max_bad_rows: int = 0  # Of the task folder, and again of the transfer files.
     allow_transductive: bool = False
     languages: tuple[str, ...] = ()
     columns: Columns = USUAL_COLUMNS
@@ -96,10 +99,9 @@ def create_task_records(
     Raises:
       FileNotFoundError, ValueError: As the functions named above.
     """
-    paths = _input_files(task_dir, transfer_file)
     inputs = {
         "task": task.lower(),
-        "files": {str(path): files.file_fingerprint(path) for path in paths},
+        "files": _input_fingerprints(task_dir, transfer_file),
         "tokenizer": tokenizer.fingerprint,
         "transfer_file": bool(transfer_file),
         "options": dataclasses.asdict(options),
@@ -112,9 +114,7 @@ def create_task_records(
     data = readers.read_task(task_dir, task, columns, bad, options.languages)
     transfer = None
     if transfer_file:
-        transfer, rows = readers.read_transfer(
-            transfer_file, data.pair, task, columns, bad - len(data.bad_rows)
-        )
+        transfer, rows = readers.read_transfer(transfer_file, data.pair, task, columns, bad)
         data.bad_rows.extend(rows)
     splits = split.split_task(
         data,
@@ -143,6 +143,9 @@ def write_task_records(
 
     Records of an earlier writing are removed first. Skipped when `task.json` states the same
     `inputs`.
+
+    Raises:
+      ValueError: If the folder holds record shards that were not written by this function.
     """
     inputs = dict(inputs or {})
     info = current(output_dir, inputs) if inputs else None
@@ -189,6 +192,7 @@ def write_task_records(
         {key: value for key, value in content.items() if key not in ("inputs", "dropped")}
     )
     files.write_json(folder / "task.json", content)
+    (folder / _UNFINISHED).unlink()
     return load_task_info(folder)
 
 
@@ -228,23 +232,36 @@ def current(output_dir: str | pathlib.Path, inputs: Mapping[str, Any]) -> TaskIn
     return info if files.fingerprint(info.inputs) == files.fingerprint(inputs) else None
 
 
-def _input_files(
+def _input_fingerprints(
     task_dir: str | pathlib.Path, transfer_file: str | Sequence[str] | None
-) -> list[pathlib.Path]:
+) -> dict[str, str]:
+    """By names, not paths: a folder that moved is the same input."""
     folder = pathlib.Path(task_dir)
     found = [path for group in readers.task_files(folder).values() for path, _ in group]
     found += [folder / "labels.tsv"] * (folder / "labels.tsv").is_file()
-    return found + (readers.transfer_files(transfer_file) if transfer_file else [])
+    named = {path.name: path for path in found}
+    if transfer_file:
+        paths = readers.transfer_files(transfer_file)
+        named.update((f"transfer/{path.name}", path) for path in paths)
+    return {name: files.file_fingerprint(path) for name, path in named.items()}
 
 
 def _cleared(folder: pathlib.Path) -> None:
-    """Removes an earlier writing, `task.json` first; leaves files that are not ours."""
+    """Removes an earlier writing, finished or not; refuses shards of others."""
     folder.mkdir(parents=True, exist_ok=True)
+    shards = [path for path in folder.iterdir() if _OURS.fullmatch(path.name)]
+    ours = (folder / "task.json").is_file() or (folder / _UNFINISHED).is_file()
+    if shards and not ours:
+        raise ValueError(
+            f"{folder} holds records that were not written by create_task_data "
+            f"({shards[0].name}). Choose another --output_dir."
+        )
+    (folder / _UNFINISHED).touch()
     (folder / "task.json").unlink(missing_ok=True)
-    for path in folder.iterdir():
-        if _OURS.fullmatch(path.name):
-            path.unlink()
-    shutil.rmtree(folder / "tokenizer", ignore_errors=True)
+    for path in shards:
+        path.unlink()
+    if ours:
+        shutil.rmtree(folder / "tokenizer", ignore_errors=True)
 
 
 def _write_dropped(folder: pathlib.Path, splits: Splits, data: TaskData) -> None:

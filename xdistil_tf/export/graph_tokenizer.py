@@ -109,9 +109,9 @@ class GraphTokenizer(tf.Module):
                 f"Invalid `max_seq_length`. Expected at least {needed} to hold the special tokens "
                 f"and some text. Received: {max_seq_length}."
             )
-        self._pieces = pieces
-        self._layout = layout
-        self._max_seq_length = max_seq_length
+        self.pieces = pieces
+        self.layout = layout
+        self.max_seq_length = max_seq_length
 
     def __call__(self, text, text_pair=None):
         """Tokenizes a batch.
@@ -124,18 +124,18 @@ class GraphTokenizer(tf.Module):
           Dict of `input_ids`, `input_mask` and `segment_ids`, int32 `[B, T]`. T is the longest
           row, at least 2. Longer rows lose tokens from their end, pairs from the longer text.
         """
-        layout = self._layout
-        first = self._pieces(text)
+        layout = self.layout
+        first = self.pieces(text)
         if text_pair is None:
-            room = self._max_seq_length - len(layout.before) - len(layout.after)
+            room = self.max_seq_length - len(layout.before) - len(layout.after)
             parts = [layout.before, (_head(first, tf.fill([first.nrows()], room)), 0), layout.after]
         else:
-            second = self._pieces(text_pair)
+            second = self.pieces(text_pair)
             special = layout.pair_before + layout.pair_between + layout.pair_after
             keep = longest_first(
                 tf.cast(first.row_lengths(), tf.int32),
                 tf.cast(second.row_lengths(), tf.int32),
-                self._max_seq_length - len(special),
+                self.max_seq_length - len(special),
             )
             parts = [
                 layout.pair_before,
@@ -216,7 +216,7 @@ class _WordPieces(tf.Module):
         model = spec["model"]
         vocabulary = sorted(model["vocab"], key=model["vocab"].get)
         self._special = _special_tokens(spec)
-        marks = {mark: f" {token} " for mark, token in zip(_MARKS, self._special)}
+        marks = {mark: f" {token} " for mark, token in zip(_MARKS, self._special, strict=False)}
         table = build_character_table(rust.normalizer, rust.pre_tokenizer, marks)
         self._pages, self._entries = table.pages, table.entries
         self._values, self._splits = table.values, table.splits
@@ -273,7 +273,9 @@ class _Unigrams(tf.Module):
         # Word by word, as in training: the op adds scores in float32, where long sums are rough.
         words = tf.strings.split(text, " ")  # [B, (words)]
         marked = tf.strings.regex_full_match(words.values, _ANY_MARK)
-        pieces = self._tokenizer.tokenize(tf.where(marked, "", words.values))
+        # The op sets a word mark before every word, training only before those without one.
+        unmarked = tf.strings.regex_replace(words.values, f"^{sentencepiece_model.META}", "")
+        pieces = self._tokenizer.tokenize(tf.where(marked, "", unmarked))
         marks = tf.strings.unicode_decode(tf.boolean_mask(words.values, marked), "UTF-8").values
         special = tf.RaggedTensor.from_row_lengths(
             tf.gather(self._special_ids, marks - _MARKS[0]), tf.cast(marked, tf.int64)
@@ -290,7 +292,7 @@ def mark_special_tokens(text, special, around=""):
       around: Written before and after that character.
     """
     text = tf.strings.regex_replace(text, _ANY_MARK, chr(_OTHER))
-    for mark, token in zip(_MARKS, special):
+    for mark, token in zip(_MARKS, special, strict=False):
         pattern = "".join(f"\\x{{{ord(char):x}}}" for char in token)
         text = tf.strings.regex_replace(text, pattern, f"{around}{chr(mark)}{around}")
     return text

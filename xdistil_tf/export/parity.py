@@ -126,7 +126,7 @@ def check_in_fresh_process(folder: str | pathlib.Path) -> dict[str, Any]:
         )
     report = files.read_json(place)
     if not report["passed"]:
-        raise ValueError(_failure(report))
+        raise ValueError(failure(report))
     return report
 
 
@@ -197,7 +197,7 @@ def main(arguments: Sequence[str]) -> int:
     report = check(arguments[0])
     files.write_json(pathlib.Path(arguments[0]) / REPORT_FILE, report)
     if not report["passed"]:
-        sys.stderr.write(_failure(report) + "\n")
+        sys.stderr.write(failure(report) + "\n")
     return 0 if report["passed"] else 1
 
 
@@ -241,7 +241,7 @@ def _arrays(outputs: Mapping[str, tf.Tensor]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _failure(report: Mapping[str, Any]) -> str:
+def failure(report: Mapping[str, Any]) -> str:
     text = (
         "The exported model differs from the Keras model: largest difference "
         f"{report['max_abs_difference']:.2e} (allowed {report['tolerance']:.0e}), "

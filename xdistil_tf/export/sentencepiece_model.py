@@ -8,12 +8,12 @@ import base64
 
 from transformers.utils import sentencepiece_model_pb2_new as sentencepiece_proto
 
-_META = "\u2581"
+META = "\u2581"
 # White_Space in Unicode, but for the space itself.
 _SPACES = "\t\n\x0b\x0c\r\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
     map(chr, range(0x2000, 0x200B))
 )
-_FRACTION = 1 << 14
+_FRACTION = 1 << 13
 
 
 def obstacle(spec):
@@ -30,8 +30,8 @@ def obstacle(spec):
         if step["type"] not in ("WhitespaceSplit", "Metaspace"):
             return f"its pre-tokenizer {step['type']} is not SentencePiece's"
     metaspace = _metaspace(spec)
-    if metaspace is None or metaspace["replacement"] != _META:
-        return f"its pre-tokenizer does not mark words with {_META!r}"
+    if metaspace is None or metaspace["replacement"] != META:
+        return f"its pre-tokenizer does not mark words with {META!r}"
     return None
 
 
@@ -68,8 +68,7 @@ def serialize(spec):
 def other_spaces(rust, spec):
     """Characters that end a word in training although the model's normaliser keeps them."""
     if not any(
-        step["type"] == "WhitespaceSplit"
-        for step in _steps(spec["pre_tokenizer"], "pretokenizers")
+        step["type"] == "WhitespaceSplit" for step in _steps(spec["pre_tokenizer"], "pretokenizers")
     ):
         return []
     normalise = rust.normalizer.normalize_str if rust.normalizer else str

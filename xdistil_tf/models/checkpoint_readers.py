@@ -11,6 +11,7 @@ import dataclasses
 import json
 import mmap
 import os
+import pickle
 import re
 from collections.abc import Callable, Mapping
 
@@ -90,9 +91,7 @@ def read_safetensors(path: str) -> dict[str, Tensor]:
         size = int(np.prod(shape))
         if end - begin != size * dtype.itemsize or start + end > len(data):
             raise ValueError(f"Damaged safetensors file {path!r}: tensor {name!r} is cut off.")
-        return Tensor(
-            shape, lambda: np.frombuffer(data, dtype, size, start + begin).reshape(shape)
-        )
+        return Tensor(shape, lambda: np.frombuffer(data, dtype, size, start + begin).reshape(shape))
 
     return {name: tensor(name, entry) for name, entry in header.items()}
 
@@ -135,7 +134,11 @@ def read_bin(path: str) -> dict[str, Tensor]:
             f"Reading {path!r} needs PyTorch. Install it with `pip install xdistil_tf[torch]`, "
             "or save the model as safetensors."
         ) from error
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path!r} is damaged or holds more than tensors: {reason}") from error
     return {
         name: Tensor(tuple(value.shape), lambda value=value: value.detach().float().numpy())
         for name, value in state.items()
@@ -210,7 +213,9 @@ def _tf1_prefix(folder: str) -> str | None:
     latest = tf.train.latest_checkpoint(folder)
     if latest:
         return latest
-    found = sorted(name.removesuffix(".index") for name in os.listdir(folder) if name.endswith(".index"))
+    found = sorted(
+        name.removesuffix(".index") for name in os.listdir(folder) if name.endswith(".index")
+    )
     if len(found) > 1:
         raise ValueError(
             f"Several checkpoints in {folder!r}: {found}. Expected one, or a `checkpoint` file "

@@ -188,7 +188,9 @@ class Encoder(tf_keras.Model):
             **blocks,
             "embedding": [self.embedding],
         }
-        present = {name: [part for part in part if part is not None] for name, part in parts.items()}
+        present = {
+            name: [part for part in part if part is not None] for name, part in parts.items()
+        }
         return {name: part for name, part in present.items() if part}
 
     @property
@@ -226,7 +228,9 @@ class Encoder(tf_keras.Model):
           ValueError: If there is no such part.
         """
         if name not in self.parts:
-            raise ValueError(f"Unknown part. Expected one of {list(self.parts)}. Received: {name!r}.")
+            raise ValueError(
+                f"Unknown part. Expected one of {list(self.parts)}. Received: {name!r}."
+            )
         deviation = self.config["initializer_range"]
         for layer in self.parts[name]:
             for variable in layer.variables:
@@ -257,32 +261,41 @@ class Encoder(tf_keras.Model):
         return outputs
 
     def _run_blocks(self, features, training, request, seed, outputs):
-        """Fills the per-layer `outputs`; returns the last hidden state computed, `[B, T, D]`."""
+        """Fills the per-layer `outputs`; returns the last state computed.
+
+        That is `[B, T, D]`, or `[B, 1, D]` where the heads read position 0 alone.
+        """
         input_ids = features["input_ids"]
         hidden = self.embedding(input_ids, features.get("segment_ids"), training, seed)
-        shape = tf.shape(input_ids)[0], tf.shape(input_ids)[1]
-        full_shape = [*shape, hidden.shape[-1]]
+        batch, tokens, width = *tf.unstack(tf.shape(input_ids)), hidden.shape[-1]
         adder = _mask_adder(features["input_mask"], hidden.dtype)
         if 0 in request.get("hidden", ()):
             outputs["hidden"][0] = hidden
-        depth = self._depth(request)
-        matrix = tf.reshape(hidden, [-1, hidden.shape[-1]])
-        for block in self.blocks[:depth]:
-            matrix, extras = block(matrix, adder, shape, training=training, seed=seed)
-            if block.index in request.get("hidden", ()):
-                outputs["hidden"][block.index] = tf.reshape(matrix, full_shape)
-            for key in _PER_LAYER:
-                if block.index in request.get(key, ()):
+        matrix, first_only = tf.reshape(hidden, [-1, width]), False
+        for block in self.blocks[: self._depth(request)]:
+            first_only = block is self.blocks[-1] and self._reads_first_only(request)
+            matrix, extras = block(
+                matrix, adder, (batch, tokens), training=training, seed=seed, first_only=first_only
+            )
+            extras["hidden"] = matrix
+            for key in outputs:
+                if block.index in request[key]:
                     value = extras[key]
-                    outputs[key][block.index] = (
-                        value if key == "attention" else tf.reshape(value, full_shape)
-                    )
-        return tf.reshape(matrix, full_shape)
+                    if key != "attention":
+                        value = tf.reshape(value, [batch, tokens, width])
+                    outputs[key][block.index] = value
+        return tf.reshape(matrix, [batch, 1 if first_only else tokens, width])
 
     def _depth(self, request) -> int:
         if any(numbers is None for numbers in request.values()):
             return len(self.blocks)
         return max((number for numbers in request.values() for number in numbers), default=0)
+
+    def _reads_first_only(self, request) -> bool:
+        """Whether no request needs the last block at any position but the first."""
+        last = len(self.blocks)
+        whole = self.config["head"]["kind"] == "tagging" or "masked_lm_logits" in request
+        return not whole and all(last not in (numbers or ()) for numbers in request.values())
 
     def _run_heads(self, last, features, training, request, seed) -> dict:
         kind = self.config["head"]["kind"]

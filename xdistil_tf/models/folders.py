@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import shutil
 from collections.abc import Sequence
 
 from xdistil_tf import files
@@ -98,6 +99,38 @@ def class_names(folder: files.Path) -> tuple[str, ...] | None:
     if known is not None:
         return known.labels
     return None if is_bilstm(folder) else pretrained.read_labels(str(folder))
+
+
+def head_kind(folder: files.Path) -> str | None:
+    """What kind of head a model has: `classification`, ...; `None` for an encoder alone."""
+    if is_bilstm(folder):
+        return files.read_json(pathlib.Path(folder) / "config.json")["task_type"]
+    return pretrained.read_config(str(folder))["head"]["kind"]
+
+
+def reorder_classes(
+    source: files.Path, order: Sequence[int], labels: Sequence[str], folder: files.Path
+) -> str:
+    """Writes a copy of an encoder whose class i is class `order[i]` of the source.
+
+    Args:
+      source: A model folder with a classification or tagging head.
+      order: A permutation of its classes.
+      labels: Names of the classes in the new order.
+      folder: Where to; tokenizer files are copied.
+
+    Returns:
+      `folder`.
+    """
+    model = load_model(source)
+    for variable in model.head_output.variables:
+        variable.assign(variable.numpy()[..., list(order)])
+    with files.replaced_folder(folder) as aside:
+        for file in pathlib.Path(source).iterdir():
+            if file.is_file() and file.suffix in (".json", ".txt", ".model"):
+                shutil.copy(file, aside / file.name)
+        save_model(model, aside, labels)
+    return str(folder)
 
 
 def _is_model(folder: pathlib.Path) -> bool:

@@ -101,16 +101,23 @@ class StatelessDropout(tf_keras.layers.Layer):
 class Dense(_Layer):
     """`activation(inputs @ kernel + bias)` of a matrix `[rows, input_dim]`."""
 
-    def __init__(self, input_dim: int, units: int, act: str | None = None, *, name: str, dtype=None):
+    def __init__(
+        self, input_dim: int, units: int, act: str | None = None, *, name: str, dtype=None
+    ):
         super().__init__(name, dtype)
         self.kernel = self._weight("kernel", (input_dim, units))
         self.bias = self._weight("bias", (units,))
         self.activation = activation(act) if act else None
 
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def call(
+        self, inputs: tf.Tensor, training: bool = False, columns: slice | None = None
+    ) -> tf.Tensor:
+        """`columns` computes some of the units only."""
         inputs = tf.cast(inputs, self.compute_dtype)
         kernel = tf.cast(self.kernel, self.compute_dtype)
         bias = tf.cast(self.bias, self.compute_dtype)
+        if columns is not None:
+            kernel, bias = kernel[:, columns], bias[columns]
         outputs = tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
         if training and self.activation is tf.nn.gelu:
             # oneDNN fuses tf.nn.gelu into the product, but not where a gradient needs its input.
@@ -238,35 +245,45 @@ class EncoderLayer(_Layer):
         )
         self.hidden_dropout = StatelessDropout(hidden_dropout, salt=10 * index + 3)
 
-    def call(self, hidden, mask_adder, shape, training=False, seed=None):
+    def call(self, hidden, mask_adder, shape, training=False, seed=None, first_only=False):
         """One block.
 
         Args:
           hidden: `[batch * tokens, hidden_size]`.
           mask_adder: `[batch, 1, 1, tokens]`, 0 at keys that count, very negative elsewhere.
           shape: The pair (batch, tokens).
+          training: Python boolean.
+          seed: int32 `[2]`.
+          first_only: Whether to compute position 0 alone; all others remain its keys.
 
         Returns:
-          The new `hidden`, and a dict with `attention` (raw scores `[batch, heads, from, to]`)
-          and `query`, `key`, `value`, each `[batch * tokens, hidden_size]`.
+          The new `hidden`, `[batch, hidden_size]` with `first_only`, and a dict with `attention`
+          (raw scores `[batch, heads, from, to]`) and `query`, `key`, `value`, each
+          `[batch * tokens, hidden_size]`.
         """
-        query, key, value = tf.split(self.qkv(hidden), 3, axis=1)
+        batch, tokens = shape
+        width, queries = self.hidden_size, tokens
+        if first_only:
+            key, value = tf.split(self.qkv(hidden, columns=slice(width, None)), 2, axis=1)
+            hidden, queries = tf.reshape(hidden, [batch, tokens, width])[:, 0], 1
+            query = self.qkv(hidden, columns=slice(0, width))
+        else:
+            query, key, value = tf.split(self.qkv(hidden), 3, axis=1)
         scale = tf.constant(1 / math.sqrt(self.head_size), hidden.dtype)
-        scores = tf.matmul(
-            self._split_heads(query * scale, shape), self._split_heads(key, shape), transpose_b=True
-        )
+        keys = self._split_heads(key, batch, tokens)
+        scores = tf.matmul(self._split_heads(query * scale, batch, queries), keys, transpose_b=True)
         probabilities = tf.nn.softmax(scores + mask_adder)
         probabilities = self.attention_dropout(probabilities, training, seed)
-        context = tf.matmul(probabilities, self._split_heads(value, shape))
-        context = tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, self.hidden_size])
+        context = tf.matmul(probabilities, self._split_heads(value, batch, tokens))
+        context = tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, width])
         context = self.attention_output_dropout(self.attention_output(context), training, seed)
         middle = self.attention_norm(context + hidden)
         outputs = self.output_dense(self.intermediate(middle, training))
         outputs = self.output_norm(self.hidden_dropout(outputs, training, seed) + middle)
         return outputs, {"attention": scores, "query": query, "key": key, "value": value}
 
-    def _split_heads(self, matrix: tf.Tensor, shape) -> tf.Tensor:
-        matrix = tf.reshape(matrix, [shape[0], shape[1], self.num_heads, self.head_size])
+    def _split_heads(self, matrix: tf.Tensor, batch, tokens) -> tf.Tensor:
+        matrix = tf.reshape(matrix, [batch, tokens, self.num_heads, self.head_size])
         return tf.transpose(matrix, [0, 2, 1, 3])  # [batch, heads, tokens, head_size]
 
 

@@ -7,7 +7,6 @@ an error that names it. What `save_encoder` writes, `transformers` loads with Py
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from absl import logging
 
+from xdistil_tf import files
 from xdistil_tf.models import checkpoint_readers, encoder, weight_names
 
 _HEAD_PARTS = ("head", "pooler", "next_sentence", "masked_lm")
@@ -88,10 +88,9 @@ def save_encoder(model: encoder.Encoder, folder: str, labels: Sequence[str] | No
             key = weight_names.full_name(tensor_name, family) if prefixed else tensor_name
             tensors[key] = piece
     os.makedirs(folder, exist_ok=True)
-    content = safetensors_numpy.save(tensors, metadata={"format": "pt"})
-    _write_synced(os.path.join(folder, "model.safetensors"), content)
-    text = json.dumps(huggingface_config(config, labels), indent=2) + "\n"
-    _write_synced(os.path.join(folder, "config.json"), text.encode())
+    with files.replaced_file(os.path.join(folder, "model.safetensors")) as handle:
+        handle.write(safetensors_numpy.save(tensors, metadata={"format": "pt"}))
+    files.write_json(os.path.join(folder, "config.json"), huggingface_config(config, labels))
 
 
 def read_config(path: str) -> dict:
@@ -140,12 +139,13 @@ def weights_fingerprint(folder: str) -> str:
     if kind == "tf1":
         prefix = paths[0]
         stem = os.path.basename(prefix) + "."
-        names = sorted(name for name in os.listdir(os.path.dirname(prefix)) if name.startswith(stem))
+        names = sorted(
+            name for name in os.listdir(os.path.dirname(prefix)) if name.startswith(stem)
+        )
         names = [name for name in names if not name.endswith(".meta")]
         paths = [os.path.join(os.path.dirname(prefix), name) for name in names]
     for path in paths:
-        with open(path, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(files.file_fingerprint(path).encode())
     return digest.hexdigest()
 
 
@@ -272,8 +272,7 @@ def _read_raw_config(folder: str) -> dict:
     for name in ("config.json", "bert_config.json"):
         path = os.path.join(folder, name)
         if os.path.isfile(path):
-            with open(path, encoding="utf-8") as file:
-                return json.load(file)
+            return files.read_json(path)
     raise FileNotFoundError(f"No config in {folder!r}. Expected config.json or bert_config.json.")
 
 
@@ -295,7 +294,9 @@ def _family(raw: Mapping, folder: str) -> str:
 def _our_config(raw: Mapping, family: str, tensors: Mapping) -> dict:
     config = dict(raw)
     if family == "distilbert":
-        config.update({ours: raw[theirs] for ours, theirs in _DISTILBERT_KEYS.items() if theirs in raw})
+        config.update(
+            {ours: raw[theirs] for ours, theirs in _DISTILBERT_KEYS.items() if theirs in raw}
+        )
         config["classifier_dropout"] = raw.get("seq_classif_dropout", 0.2)
     config["model_type"] = family
     config["head"] = _own_head(raw, family, tensors)
@@ -345,15 +346,6 @@ def _architecture(config: Mapping) -> str:
     return stem + _CLASS_ENDS[kind]
 
 
-def _write_synced(path: str, content: bytes) -> None:
-    aside = f"{path}.{os.getpid()}.tmp"
-    with open(aside, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-
-
 _DISTILBERT_KEYS = {
     "hidden_size": "dim",
     "num_hidden_layers": "n_layers",
@@ -388,6 +380,13 @@ _CLASS_ENDS = {
     None: "Model",
 }
 
-_HUB_FILES = ["config.json", "*token*.json", "vocab*", "merges.txt", "*.model", "*.safetensors",
-              "*.safetensors.index.json"]
+_HUB_FILES = [
+    "config.json",
+    "*token*.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*.safetensors",
+    "*.safetensors.index.json",
+]
 _HUB_OLD_FILES = [*_HUB_FILES, "tf_model.h5", "pytorch_model*.bin", "pytorch_model.bin.index.json"]

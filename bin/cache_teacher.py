@@ -1,0 +1,69 @@
+"""One pass of a teacher over records; its outputs are kept for every stage and student.
+
+python bin/cache_teacher.py --teacher=runs/teacher --records='records/*' --outputs=logits,representation \
+    --teacher_layer=6 --output_dir=cache
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+from absl import flags, logging
+
+from xdistil_tf import cache, command_line, preflight, teaching
+from xdistil_tf.bin import shared_flags
+from xdistil_tf.data.record_set import RecordSet
+from xdistil_tf.data.task_records import load_task_info
+from xdistil_tf.data.tokenization import load_tokenizer
+from xdistil_tf.models import folders
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    shared_flags.define_precision_flag()
+    flags.DEFINE_string("teacher", None, "Model folder, run folder or hub name.", required=True)
+    flags.DEFINE_string("records", None, "Glob of record shards of one folder.", required=True)
+    flags.DEFINE_list("outputs", "logits", "logits, representation, hidden, attention.")
+    flags.DEFINE_list("layers", None, "Layers of hidden and attention, counted from 1; 0: embeddings.")
+    flags.DEFINE_integer("teacher_layer", -1, "Layer of the representation; negative: from the top.")
+    flags.DEFINE_string("output_dir", None, "The cache folder.", required=True)
+    flags.DEFINE_enum("cache_precision", "float16", ["float16", "bfloat16"], "Of what is kept.")
+    flags.DEFINE_integer("batch_size", 128, "Examples of a forward pass.", lower_bound=1)
+    flags.DEFINE_integer("verify", 0, "Recompute so many random records and report.")
+    flags.DEFINE_enum(
+        "format", "sidecar", ["sidecar", "tsv"], "tsv: write the logits as text, too."
+    )
+
+
+def main(_) -> None:
+    records = RecordSet(FLAGS.records)
+    task = load_task_info(records.paths[0].parent)
+    folder = folders.find(FLAGS.teacher)
+    preflight.check_tokenizer(folder, load_tokenizer(task.tokenizer_folder))
+    tagging = task.task_type == "tagging"
+    teacher = teaching.load_teacher(folder, FLAGS.teacher_layer, tagging, FLAGS.precision)
+    request = cache.parse_request(FLAGS.outputs, FLAGS.layers)
+    spec = teaching.cache_spec(
+        folder, teacher, request, FLAGS.cache_precision, task.tokenizer["fingerprint"]
+    )
+    kept = cache.write_cache(
+        teacher, spec, [records], FLAGS.output_dir, task.task_type, FLAGS.batch_size
+    )
+    if FLAGS.verify:
+        difference = cache.verify(kept, teacher, records, FLAGS.verify)
+        logging.info("Largest difference in %d recomputed records: %.3g.", FLAGS.verify, difference)
+    if FLAGS.format == "tsv":
+        path = pathlib.Path(FLAGS.output_dir) / "logits.tsv"
+        cache.write_tsv(kept, records, path)
+        logging.info("Logits as text are in %s.", path)
+    logging.info("The teacher cache is in %s.", FLAGS.output_dir)
+
+
+def run() -> None:
+    define_flags()
+    command_line.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,43 @@
+"""A SavedModel that takes raw strings, compared with the model it came from.
+
+python bin/export.py --model_dir=runs/sst2 --output_dir=served/sst2/1
+"""
+
+from __future__ import annotations
+
+import itertools
+import pathlib
+
+from absl import flags, logging
+
+from xdistil_tf import command_line
+from xdistil_tf.export.model_folder import export_model_folder
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("model_dir", None, "Model, run or distill folder.", required=True)
+    flags.DEFINE_string("output_dir", None, "The SavedModel; a number for TF Serving.", required=True)
+    flags.DEFINE_integer("parity_texts", 200, "So many texts are compared.", lower_bound=1)
+    flags.DEFINE_string("parity_file", None, "Texts to compare on, one a line; default: built in.")
+    flags.DEFINE_enum("signatures", "all", ["all", "ids"], "ids: loads without tensorflow_text.")
+
+
+def main(_) -> None:
+    texts = None
+    if FLAGS.parity_file:
+        with pathlib.Path(FLAGS.parity_file).open(encoding="utf-8") as handle:
+            lines = [line.rstrip("\n") for line in itertools.islice(handle, FLAGS.parity_texts)]
+        texts = [tuple(line.split("\t")) if "\t" in line else line for line in lines]
+    export_model_folder(FLAGS.model_dir, FLAGS.output_dir, texts, FLAGS.signatures)
+    logging.info("The SavedModel is in %s.", FLAGS.output_dir)
+
+
+def run() -> None:
+    define_flags()
+    command_line.run(main)
+
+
+if __name__ == "__main__":
+    run()

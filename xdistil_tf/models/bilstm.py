@@ -1,0 +1,357 @@
+"""XtremeDistil's recurrent student (Mukherjee & Hassan Awadallah, ACL 2020, section 3.1).
+
+Word embedding -> bidirectional LSTM -> projection of the teacher's width -> head, with dropout
+between them and none inside the LSTM.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+import safetensors.numpy
+import tensorflow as tf
+import tf_keras
+
+from xdistil_tf import files
+from xdistil_tf import outputs as outputs_lib
+from xdistil_tf.models import layers, lstm
+
+MODEL_TYPE = "xdistil_bilstm"
+TASK_TYPES = ("classification", "regression", "tagging")
+
+
+def complete_config(config: Mapping) -> dict:
+    """A config with every field; the sizes that are left out are the paper's.
+
+    `embedding_rows` is `vocab_size` unless `remap` says that the vocabulary is pruned.
+
+    Raises:
+      ValueError: If a field is unknown, missing or out of range.
+    """
+    unknown = [key for key in config if key not in _DEFAULTS]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], _DEFAULTS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"Unknown field of a BiLSTM's config: {unknown[0]!r}.{hint}")
+    full = _DEFAULTS | dict(config)
+    if full["embedding_rows"] is None:
+        full["embedding_rows"] = full["vocab_size"]
+    for key in _SIZES:
+        if not isinstance(full[key], int) or full[key] < 1:
+            raise ValueError(f"Invalid {key}. Expected an integer >= 1. Received: {full[key]!r}.")
+    if full["model_type"] != MODEL_TYPE:
+        raise ValueError(
+            f"Invalid model_type. Expected {MODEL_TYPE!r}. Received: {full['model_type']!r}."
+        )
+    if full["task_type"] not in TASK_TYPES:
+        raise ValueError(
+            f"Invalid task_type. Expected one of {TASK_TYPES}. Received: {full['task_type']!r}."
+        )
+    if not full["remap"] and full["embedding_rows"] != full["vocab_size"]:
+        raise ValueError(
+            f"Invalid embedding_rows. Expected vocab_size={full['vocab_size']} without a remap. "
+            f"Received: {full['embedding_rows']}. Set remap for a pruned vocabulary."
+        )
+    return full
+
+
+class BiLSTM(tf_keras.Model):
+    """The student.
+
+    ```
+    config = {"vocab_size": 30522, "lstm_units": 600, "projection_dim": 384, "num_labels": 2}
+    model = BiLSTM.from_config_dict(config, precision="bfloat16", seed=42)
+    outputs = model(features, request={"logits": None, "representation": None})
+    ```
+
+    Args:
+      config: See `complete_config`. `gelu` is the paper's form, with tanh.
+      precision: `float32`, `bfloat16` or `mixed_float16`; variables are float32 in all of them.
+
+    Weights are zeros until `build_weights` or a loader fills them.
+    """
+
+    def __init__(self, config: Mapping, precision: str = "float32"):
+        policy = layers.policy(precision)
+        super().__init__(dtype=policy, autocast=False, name="bilstm_student")
+        config = complete_config(config)
+        # A string, since Keras would wrap a dict into a tracked object.
+        self._config_json = json.dumps(config)
+        self.precision = precision
+        self.tagging = config["task_type"] == "tagging"
+        units, width = config["lstm_units"], config["projection_dim"]
+        self.embedding = _Embedding(config, policy)
+        self.bilstm = lstm.BidirectionalLSTM(config["embedding_dim"], units, "bilstm", dtype=policy)
+        self.projection = layers.Dense(2 * units, width, name="projection", dtype=policy)
+        self.activation = _activation(config["activation"])
+        # In float32: the head is tiny, and logits stay exact.
+        self.head = layers.Dense(width, config["num_labels"], name="head")
+        self.embedding_dropout, self.bilstm_dropout, self.projection_dropout = (
+            layers.StatelessDropout(config["dropout"], salt=salt) for salt in (1, 2, 3)
+        )
+        self.built = True
+
+    @classmethod
+    def from_config_dict(cls, config: Mapping, precision: str = "float32", seed: int = 0):
+        """A student with fresh weights, deterministic in `seed`."""
+        model = cls(config, precision)
+        model.build_weights(seed)
+        return model
+
+    @property
+    def config(self) -> dict:
+        """A copy of the complete config, JSON-able."""
+        return json.loads(self._config_json)
+
+    @property
+    def parts(self) -> dict[str, list]:
+        """Named parts, top-down; every trainable variable belongs to exactly one."""
+        return {
+            "head": [self.head],
+            "projection": [self.projection],
+            "bilstm": [self.bilstm],
+            "embedding": [self.embedding],
+        }
+
+    @property
+    def available(self) -> dict[str, tuple[int, ...] | None]:
+        """What can be requested; hidden 0 is the embedding's output, 1 the LSTM's states."""
+        return {"logits": None, "representation": None, "hidden": (0, 1)}
+
+    def named_variables(self) -> dict[str, tf.Variable]:
+        """Stable names of all variables, part after part, top-down."""
+        return {
+            variable.name.split(":")[0]: variable
+            for part in self.parts.values()
+            for layer in part
+            for variable in layer.variables
+        }
+
+    def build_weights(self, seed: int) -> None:
+        """Draws all weights anew, from `seed` alone."""
+        for name in self.parts:
+            self.initialise_part(name, seed)
+
+    def initialise_part(self, name: str, seed: int) -> None:
+        """Draws the weights of one part anew, from `seed` and their names alone.
+
+        Raises:
+          ValueError: If there is no such part.
+        """
+        if name not in self.parts:
+            raise ValueError(
+                f"Unknown part. Expected one of {list(self.parts)}. Received: {name!r}."
+            )
+        for layer in self.parts[name]:
+            if isinstance(layer, layers.Dense):
+                layer.kernel.assign(lstm.glorot(layer.kernel, seed))
+                layer.bias.assign(tf.zeros_like(layer.bias))
+            else:
+                layer.initialise(seed)
+
+    def set_embedding(self, table: np.ndarray | None, remap: np.ndarray | None) -> None:
+        """Sets the word vectors and, of a pruned vocabulary, the row of every id.
+
+        Args:
+          table: `[embedding_rows, embedding_dim]`; `None` leaves the vectors as they are.
+          remap: int `[vocab_size]`, or `None` exactly where the config has no `remap`.
+
+        Raises:
+          ValueError: If a shape differs from the config's, or a row does not exist.
+        """
+        self.embedding.set(table, remap)
+
+    def call(self, features, training=False, request=None, seed=None):
+        """Computes what `request` names.
+
+        Args:
+          features: Dict with int32 `input_ids` and `input_mask` `[B, T]`, right-padded.
+          training: Python boolean; switches dropout on.
+          request: See `outputs.py`; None asks for the logits.
+          seed: int32 `[2]`, needed when training with dropout.
+
+        Returns:
+          Outputs by name: `logits` and `representation`, float32, `[B, width]`, or
+          `[B, T, width]` for tagging; `hidden` `{0: [B, T, E], 1: [B, T, 2H]}`.
+
+        Raises:
+          ValueError: If the request names something this model does not have.
+        """
+        request = {"logits": None} if request is None else request
+        outputs_lib.validate_request(request, self.available, "BiLSTM")
+        hidden = request.get("hidden") or ()
+        embedded = self.embedding(features["input_ids"])
+        outputs = {"hidden": {}} if "hidden" in request else {}
+        if 0 in hidden:
+            outputs["hidden"][0] = embedded
+        wants_top = "logits" in request or "representation" in request
+        if not wants_top and 1 not in hidden:
+            return outputs
+        states, final = self.bilstm(
+            self.embedding_dropout(embedded, training, seed),
+            tf.reduce_sum(features["input_mask"], 1),
+            return_states=self.tagging or 1 in hidden,
+        )
+        if 1 in hidden:
+            outputs["hidden"][1] = states
+        if wants_top:
+            top = self._top(states if self.tagging else final, training, seed)
+            outputs.update({key: top[key]() for key in top if key in request})
+        return outputs
+
+    def _top(self, states: tf.Tensor, training: bool, seed):
+        """Makers of `representation` and `logits` from states `[..., 2H]`."""
+        states = self.bilstm_dropout(states, training, seed)
+        shape = tf.shape(states)
+        projected = self.projection(tf.reshape(states, [-1, states.shape[-1]]))
+        projected = self.activation(tf.cast(projected, tf.float32))
+
+        def logits():
+            scores = self.head(self.projection_dropout(projected, training, seed))
+            return _unflatten(scores, shape)
+
+        return {"representation": lambda: _unflatten(projected, shape), "logits": logits}
+
+
+def save_bilstm(model: BiLSTM, folder: files.Path) -> None:
+    """Writes `config.json` and `model.safetensors`, each aside first, then synced and renamed."""
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: variable.numpy() for name, variable in model.named_variables().items()}
+    with files.replaced_file(folder / "model.safetensors") as handle:
+        handle.write(safetensors.numpy.save(tensors, metadata={"format": "np"}))
+    files.write_json(folder / "config.json", model.config)
+
+
+def load_bilstm(folder: files.Path, precision: str = "float32") -> BiLSTM:
+    """Reads what `save_bilstm` wrote.
+
+    Raises:
+      FileNotFoundError: If a file is missing.
+      ValueError: If a weight is missing, superfluous or has another shape or type; names each.
+    """
+    folder = pathlib.Path(folder)
+    model = BiLSTM(files.read_json(folder / "config.json"), precision)
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"No weights in {folder}. Expected model.safetensors.")
+    try:
+        tensors = safetensors.numpy.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is damaged: expected safetensors. Received: {error}.") from error
+    variables = model.named_variables()
+    problems = [f"{name} is missing" for name in variables if name not in tensors]
+    problems += [f"{name} is unknown" for name in tensors if name not in variables]
+    for name in variables.keys() & tensors.keys():
+        want = (variables[name].dtype.name, tuple(variables[name].shape))
+        have = (tensors[name].dtype.name, tensors[name].shape)
+        if want != have:
+            problems.append(f"{name} is {have[0]} {have[1]} instead of {want[0]} {want[1]}")
+    if problems:
+        raise ValueError(f"{path} does not fit its config.json: {'; '.join(sorted(problems))}.")
+    for name, variable in variables.items():
+        variable.assign(tensors[name])
+    return model
+
+
+class _Embedding(tf_keras.layers.Layer):
+    """Word vectors; of a pruned vocabulary, found through a table of rows."""
+
+    def __init__(self, config: Mapping, dtype):
+        super().__init__(name="embedding", dtype=dtype, autocast=False)
+        rows = config["embedding_rows"]
+        self.table = self.add_weight(
+            name="embedding/table",
+            shape=(rows, config["embedding_dim"]),
+            initializer="zeros",
+            dtype="float32",
+            trainable=config["trainable_embedding"],
+            experimental_autocast=False,
+        )
+        self.remap = None
+        if config["remap"]:
+            self.remap = self.add_weight(
+                name="embedding/remap",
+                shape=(config["vocab_size"],),
+                initializer="zeros",
+                dtype="int32",
+                trainable=False,
+                experimental_autocast=False,
+            )
+        self.built = True
+
+    def initialise(self, seed: int) -> None:
+        """Draws the vectors uniformly from (-0.1, 0.1); the rows of the ids stay."""
+        key = lstm.stateless_seed(self.table.name, seed)
+        self.table.assign(tf.random.stateless_uniform(self.table.shape, key, -0.1, 0.1))
+
+    def set(self, table: np.ndarray | None, remap: np.ndarray | None) -> None:
+        """See `BiLSTM.set_embedding`."""
+        if (remap is None) != (self.remap is None):
+            raise ValueError(
+                f"Invalid remap. Expected {'a table' if remap is None else 'None'}, since the "
+                f"config has remap={self.remap is not None}. Received: {type(remap).__name__}."
+            )
+        if remap is not None:
+            remap = np.asarray(remap, np.int32)
+            rows = self.table.shape[0]
+            if remap.shape != tuple(self.remap.shape) or remap.min() < 0 or remap.max() >= rows:
+                raise ValueError(
+                    f"Invalid remap. Expected shape {tuple(self.remap.shape)} and rows in "
+                    f"0..{rows - 1}. Received: shape {remap.shape}, {remap.min()}..{remap.max()}."
+                )
+            self.remap.assign(remap)
+        if table is None:
+            return
+        if np.shape(table) != tuple(self.table.shape):
+            raise ValueError(
+                f"Invalid embedding table. Expected shape {tuple(self.table.shape)}. "
+                f"Received: {np.shape(table)}."
+            )
+        self.table.assign(np.asarray(table, np.float32))
+
+    def call(self, input_ids: tf.Tensor) -> tf.Tensor:
+        """int32 `[B, T]` -> `[B, T, E]`."""
+        if self.remap is not None:
+            input_ids = tf.gather(self.remap, input_ids)
+        return tf.cast(tf.gather(self.table, input_ids), self.compute_dtype)
+
+
+def _unflatten(matrix: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """`[rows, width]` -> `[..., width]`, with the leading axes of `shape`."""
+    return tf.reshape(matrix, tf.concat([shape[:-1], [matrix.shape[-1]]], 0))
+
+
+def _activation(name: str):
+    if name == "gelu":
+        return layers.activation("gelu_new")
+    return tf.identity if name == "linear" else layers.activation(name)
+
+
+_SIZES = (
+    "vocab_size",
+    "embedding_rows",
+    "embedding_dim",
+    "lstm_units",
+    "projection_dim",
+    "num_labels",
+)
+_DEFAULTS = {
+    "model_type": MODEL_TYPE,
+    "vocab_size": None,
+    "embedding_rows": None,
+    "embedding_dim": 300,
+    "lstm_units": 600,
+    "projection_dim": 768,
+    "activation": "gelu",
+    "dropout": 0.2,
+    "num_labels": None,
+    "task_type": "classification",
+    "trainable_embedding": True,
+    "remap": False,
+    "pad_token_id": 0,
+}
