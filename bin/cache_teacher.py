@@ -15,6 +15,7 @@ from xdistil_tf.bin import shared_flags
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import load_task_info
 from xdistil_tf.data.tokenization import load_tokenizer
+from xdistil_tf.interruption import Interruption
 from xdistil_tf.models import folders
 
 FLAGS = flags.FLAGS
@@ -25,8 +26,12 @@ def define_flags() -> None:
     flags.DEFINE_string("teacher", None, "Model folder, run folder or hub name.", required=True)
     flags.DEFINE_string("records", None, "Glob of record shards of one folder.", required=True)
     flags.DEFINE_list("outputs", "logits", "logits, representation, hidden, attention.")
-    flags.DEFINE_list("layers", None, "Layers of hidden and attention, counted from 1; 0: embeddings.")
-    flags.DEFINE_integer("teacher_layer", -1, "Layer of the representation; negative: from the top.")
+    flags.DEFINE_list(
+        "layers", None, "Layers of hidden and attention, counted from 1; 0: embeddings."
+    )
+    flags.DEFINE_integer(
+        "teacher_layer", -1, "Layer of the representation; negative: from the top."
+    )
     flags.DEFINE_string("output_dir", None, "The cache folder.", required=True)
     flags.DEFINE_enum("cache_precision", "float16", ["float16", "bfloat16"], "Of what is kept.")
     flags.DEFINE_integer("batch_size", 128, "Examples of a forward pass.", lower_bound=1)
@@ -47,9 +52,16 @@ def main(_) -> None:
     spec = teaching.cache_spec(
         folder, teacher, request, FLAGS.cache_precision, task.tokenizer["fingerprint"]
     )
-    kept = cache.write_cache(
-        teacher, spec, [records], FLAGS.output_dir, task.task_type, FLAGS.batch_size
-    )
+    with Interruption().listening() as interruption:
+        kept = cache.write_cache(
+            teacher,
+            spec,
+            [records],
+            FLAGS.output_dir,
+            task.task_type,
+            FLAGS.batch_size,
+            interruption,
+        )
     if FLAGS.verify:
         difference = cache.verify(kept, teacher, records, FLAGS.verify)
         logging.info("Largest difference in %d recomputed records: %.3g.", FLAGS.verify, difference)

@@ -25,7 +25,10 @@ def define_flags() -> None:
     flags.DEFINE_string("recipe", "configs/xtremedistil/text.yaml", "Of the student.")
     flags.DEFINE_string("teacher_recipe", "configs/bert/finetune.yaml", "Fine-tunes the teacher.")
     flags.DEFINE_string(
-        "teacher", None, "Hugging Face folder, TF1 checkpoint, run folder or hub name.", required=True
+        "teacher",
+        None,
+        "Hugging Face folder, TF1 checkpoint, run folder or hub name.",
+        required=True,
     )
     flags.DEFINE_string("model_dir", None, "The distill folder.", required=True)
     flags.DEFINE_multi_string("set_teacher", [], "Any field of the teacher's recipe: path=value.")

@@ -18,7 +18,9 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     flags.DEFINE_string("model_dir", None, "Model, run or distill folder.", required=True)
-    flags.DEFINE_string("output_dir", None, "The SavedModel; a number for TF Serving.", required=True)
+    flags.DEFINE_string(
+        "output_dir", None, "The SavedModel; a number for TF Serving.", required=True
+    )
     flags.DEFINE_integer("parity_texts", 200, "So many texts are compared.", lower_bound=1)
     flags.DEFINE_string("parity_file", None, "Texts to compare on, one a line; default: built in.")
     flags.DEFINE_enum("signatures", "all", ["all", "ids"], "ids: loads without tensorflow_text.")

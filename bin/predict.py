@@ -17,7 +17,10 @@ def define_flags() -> None:
     shared_flags.define_precision_flag()
     flags.DEFINE_string("model_dir", None, "Model, run or distill folder.", required=True)
     flags.DEFINE_string(
-        "input_file", None, "One text a line, pairs tab-separated; -: standard input.", required=True
+        "input_file",
+        None,
+        "One text a line, pairs tab-separated; -: standard input.",
+        required=True,
     )
     flags.DEFINE_string("output_file", None, "TSV; -: standard output.", required=True)
     flags.DEFINE_integer("batch_size", 64, "Texts of a forward pass.", lower_bound=1)
@@ -25,9 +28,7 @@ def define_flags() -> None:
 
 def main(_) -> None:
     predictor = predict.Predictor(FLAGS.model_dir, FLAGS.precision)
-    count = predict.predict_file(
-        predictor, FLAGS.input_file, FLAGS.output_file, FLAGS.batch_size
-    )
+    count = predict.predict_file(predictor, FLAGS.input_file, FLAGS.output_file, FLAGS.batch_size)
     logging.info("%d predictions are in %s.", count, FLAGS.output_file)
 
 

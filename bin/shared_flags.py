@@ -32,7 +32,9 @@ def define_task_flags(required: bool = True) -> None:
 
 def columns() -> Columns:
     """The column names that the flags give."""
-    return Columns(FLAGS.text_column, FLAGS.text_b_column, FLAGS.label_column, FLAGS.language_column)
+    return Columns(
+        FLAGS.text_column, FLAGS.text_b_column, FLAGS.label_column, FLAGS.language_column
+    )
 
 
 def define_records_flags() -> None:
@@ -72,14 +74,24 @@ def define_precision_flag() -> None:
     )
 
 
-def define_run_flags() -> None:
-    """How training runs; nothing here is part of a recipe."""
+def define_strategy_flags() -> None:
+    """Replicas, speed and logging."""
     flags.DEFINE_enum(
         "distribution_strategy", "one_device", ["one_device", "mirrored"], "Replicas of the model."
     )
     flags.DEFINE_integer(
         "num_replicas", 0, "0: all visible GPUs; logical CPU devices where there is none."
     )
+    flags.DEFINE_integer("steps_per_loop", 20, "Updates in one compiled call.", lower_bound=1)
+    flags.DEFINE_integer("checkpoint_interval", 500, "Updates between checkpoints.", lower_bound=1)
+    flags.DEFINE_integer("gradient_accumulation", 1, "Micro-batches of one update.", lower_bound=1)
+    flags.DEFINE_bool("xla", False, "Compile the loop with XLA; slower on CPUs.")
+    flags.DEFINE_bool("progress", True, "Show a progress bar on a terminal.")
+
+
+def define_run_flags() -> None:
+    """How training runs, and what overrides a field of the recipe."""
+    define_strategy_flags()
     flags.DEFINE_enum(
         "precision",
         None,
@@ -87,15 +99,6 @@ def define_run_flags() -> None:
         "Arithmetic. Default: the recipe's.",
     )
     flags.DEFINE_integer("seed", None, "Seed of everything random. Default: the recipe's.")
-    flags.DEFINE_integer("steps_per_loop", 20, "Updates in one compiled call.", lower_bound=1)
-    flags.DEFINE_integer(
-        "checkpoint_interval", 500, "Updates between checkpoints.", lower_bound=1
-    )
-    flags.DEFINE_integer(
-        "gradient_accumulation", 1, "Micro-batches of one update.", lower_bound=1
-    )
-    flags.DEFINE_bool("xla", False, "Compile the loop with XLA; slower on CPUs.")
-    flags.DEFINE_bool("progress", True, "Show a progress bar on a terminal.")
     flags.DEFINE_multi_string("set", [], "Any field of the recipe: path=value.")
     flags.DEFINE_integer(
         "teacher_layer", None, "Hidden layer compared; negative numbers count from the top."

@@ -54,7 +54,8 @@ class ArrayData:
         mask = (np.arange(length) < lengths[:, None]).astype(np.int32)
         self.features = {
             "id": np.array([b"r:%d" % i for i in range(rows)]),
-            "input_ids": random.integers(1, VOCABULARY, size=(rows, length)).astype(np.int32) * mask,
+            "input_ids": random.integers(1, VOCABULARY, size=(rows, length)).astype(np.int32)
+            * mask,
             "input_mask": mask,
             "label_ids": random.integers(0, CLASSES, size=rows).astype(np.int32),
             "label_weights": (random.random(rows) > 0.2).astype(np.float32),

@@ -124,9 +124,7 @@ def test_best_weights_are_kept_and_the_start_is_a_candidate(tmp_path):
         tmp_path / "middle", evaluator=best_of([0.1, 0.8, 0.9, 0.3]), evaluate=evaluate
     )
     assert result["best_step"] == 6 and result["best"] == 0.9
-    _, two_epochs = train(
-        tmp_path / "two", optimizer={"learning_rate": 0.1}, epochs=2
-    )
+    _, two_epochs = train(tmp_path / "two", optimizer={"learning_rate": 0.1}, epochs=2)
     _, middle = train(
         tmp_path / "constant",
         evaluator=best_of([0.1, 0.8, 0.9, 0.3]),

@@ -1,9 +1,9 @@
 """The teacher cache: one pass of the teacher over all records, its outputs kept beside them.
 
-    plan    -> bytes a split and output, compared with the free disk
-    write   -> one side-car a record shard and output; finished shards are skipped
-    open    -> a `CachedTeacher` and the readers that the pipeline joins by record id
-    verify  -> recomputes random records and reports the largest difference
+plan    -> bytes a split and output, compared with the free disk
+write   -> one side-car a record shard and output; finished shards are skipped
+open    -> a `CachedTeacher` and the readers that the pipeline joins by record id
+verify  -> recomputes random records and reports the largest difference
 """
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ from absl import logging
 from xdistil_tf import checkpoints, files, outputs
 from xdistil_tf.data.pipeline import Batches
 from xdistil_tf.data.record_set import RecordSet
-from xdistil_tf.data.sidecars import PRECISIONS, RowShape, SidecarReader, SidecarWriter, sidecar_paths
+from xdistil_tf.data.sidecars import (
+    PRECISIONS,
+    RowShape,
+    SidecarReader,
+    SidecarWriter,
+    sidecar_paths,
+)
+from xdistil_tf.interruption import Interrupted, Interruption
 from xdistil_tf.teachers import CachedTeacher, LiveTeacher
 
 FORMAT = 1
@@ -73,7 +80,9 @@ class TeacherCache:
         self.folder = pathlib.Path(folder)
         path = self.folder / "cache.json"
         if not path.is_file():
-            raise FileNotFoundError(f"No cache.json in {folder}. Make the cache with cache_teacher.")
+            raise FileNotFoundError(
+                f"No cache.json in {folder}. Make the cache with cache_teacher."
+            )
         self.info = files.read_json(path)
         if self.info.get("format") != FORMAT or not self.info.get("finished"):
             raise ValueError(f"{folder} is not finished. Run cache_teacher again to complete it.")
@@ -121,9 +130,11 @@ def row_shapes(model, request: outputs.Request, task_type: str | None) -> dict[s
     for key, layers in request.items():
         spec = outputs.OUTPUTS[key]
         axes = spec.token_axes if spec.token_axes and task_type == "tagging" else spec.axes
-        values = {f"teacher/{key}": given[key]} if layers is None else {
-            f"teacher/{key}/{i}": given[key][i] for i in layers
-        }
+        values = (
+            {f"teacher/{key}": given[key]}
+            if layers is None
+            else {f"teacher/{key}/{i}": given[key][i] for i in layers}
+        )
         for name, value in values.items():
             shape = tuple(value.shape[1:])
             if axes.endswith("TT"):
@@ -154,6 +165,7 @@ def write_cache(
     folder: files.Path,
     task_type: str | None = "classification",
     batch_size: int = 128,
+    interruption: Interruption | None = None,
 ) -> TeacherCache:
     """Runs the teacher once over all records.
 
@@ -167,8 +179,10 @@ def write_cache(
       folder: The cache folder.
       task_type: `tagging` keeps one row a token.
       batch_size: Examples of a forward pass.
+      interruption: Asked after each shard whether to stop.
 
     Raises:
+      Interrupted: If a stop was asked for; finished shards stay.
       DiskFullError: If the plan does not fit the disk; nothing is written.
       ValueError: If the folder holds the cache of another teacher, or other outputs.
     """
@@ -197,6 +211,10 @@ def write_cache(
             continue
         _write_shard(step, RecordSet(path), stems, shapes, spec.precision, batch_size)
         logging.info("Teacher cache: %d of %d record files done.", number, len(shards))
+        if interruption is not None and interruption.requested:
+            raise Interrupted(
+                f"Stopped after {number} of {len(shards)} files of the teacher cache."
+            )
     size = sum(
         sidecar_paths(sidecar_stem(folder, path, name))[0].stat().st_size
         for _, path in shards
@@ -220,7 +238,9 @@ def write_cache(
     return TeacherCache(folder)
 
 
-def verify(cache: TeacherCache, teacher: LiveTeacher, records: RecordSet, count: int, seed: int = 0) -> float:
+def verify(
+    cache: TeacherCache, teacher: LiveTeacher, records: RecordSet, count: int, seed: int = 0
+) -> float:
     """The largest absolute difference between cached and recomputed values of random records."""
     rng = np.random.default_rng(seed)
     numbers = np.sort(rng.choice(len(records), min(count, len(records)), replace=False))
@@ -349,16 +369,20 @@ def _window(shapes: Mapping[str, RowShape], records: RecordSet, limit: int = 1 <
     return int(np.clip(limit // max(per_record, 1), 1, 16384))
 
 
-def _computed(step, records, batch_size: int) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+def _computed(
+    step, records, batch_size: int
+) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
     """(feature name, ids, lengths, values) of each batch, similar lengths together."""
     batches = Batches(records, batch_size, shuffle=False)
     for batch in batches.dataset(0, batches.steps_per_epoch):
         lengths = tf.reduce_sum(batch["input_mask"], -1).numpy()
         ids = batch["id"].numpy()
         for key, value in step(batch).items():
-            layers = {f"teacher/{key}/{i}": v for i, v in value.items()} if isinstance(
-                value, Mapping
-            ) else {f"teacher/{key}": value}
+            layers = (
+                {f"teacher/{key}/{i}": v for i, v in value.items()}
+                if isinstance(value, Mapping)
+                else {f"teacher/{key}": value}
+            )
             for name, one in layers.items():
                 yield name, ids, lengths, tf.cast(one, tf.float32).numpy()
 

@@ -1,10 +1,10 @@
 """A stage's folder: what it was asked to do, its checkpoints, and whether it is finished.
 
-    folder = StageFolder(path, definition)   # refuses a folder made from another definition
-    if folder.finished: ...                  # restore `folder.weights()`, go to the next stage
-    checkpoint = folder.latest()             # newest complete one, or None
-    folder.save(step, state, tensors)        # aside, synced, renamed
-    folder.finish(result, weights)
+folder = StageFolder(path, definition)   # refuses a folder made from another definition
+if folder.finished: ...                  # restore `folder.weights()`, go to the next stage
+checkpoint = folder.latest()             # newest complete one, or None
+folder.save(step, state, tensors)        # aside, synced, renamed
+folder.finish(result, weights)
 """
 
 from __future__ import annotations
@@ -108,7 +108,9 @@ class StageFolder:
             best_step = state.get("best_step")
             if best is not None:
                 self._publish_best(best_step, best)
-            files.write_json(folder / "checkpoint.json", {"step": step, "state": dict(state)} | written)
+            files.write_json(
+                folder / "checkpoint.json", {"step": step, "state": dict(state)} | written
+            )
         self._remove_old()
 
     def latest(self, warn: Callable[[str], None] = logging.warning) -> Checkpoint | None:
@@ -200,7 +202,9 @@ def _as_json(data: Any) -> Any:
 
 def _write_tensors(stem: pathlib.Path, tensors: Tensors) -> dict[str, Any]:
     path = stem.with_suffix(".safetensors")
-    content = safetensors.numpy.save({name: np.asarray(t, order="C") for name, t in tensors.items()})
+    content = safetensors.numpy.save(
+        {name: np.asarray(t, order="C") for name, t in tensors.items()}
+    )
     path.write_bytes(content)
     return {"bytes": len(content), "crc32": zlib.crc32(content)}
 

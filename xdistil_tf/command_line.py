@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging as stdlib_logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-# Before TensorFlow is imported, which happens after this module in every binary.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Before TensorFlow is imported; what it has to say reaches the user as a Python exception.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from absl import app, logging  # noqa: E402
+from absl import app, flags, logging  # noqa: E402
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Discards what is written to file descriptor 2, by C++ code too."""
+    sys.stderr.flush()
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
+
+
+# TensorFlow greets from C++ before its log level counts.
+with _silent_stderr():
+    import tensorflow as tf
 
 from xdistil_tf import files, interruption  # noqa: E402
 
 # The exit codes of docs/interfaces.md, section 1.
 BAD_INPUT = 1
+BAD_FLAGS = 2
 DISK_FULL = 3
 NOT_A_NUMBER = 4
 
@@ -28,6 +49,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().addFilter(_ours_or_serious)
+    tf.get_logger().setLevel("ERROR")
 
     def guarded(arguments: Sequence[str]) -> int:
         if len(arguments) > 1:
@@ -36,6 +58,11 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
             main(arguments)
         except interruption.Interrupted as error:
             return _fail(f"{error} Run the same command to go on.", interruption.EXIT_CODE)
+        except KeyboardInterrupt:
+            return _fail(
+                "Stopped at once. Run the same command to go on from the last checkpoint.",
+                interruption.EXIT_CODE,
+            )
         except files.DiskFullError as error:
             return _fail(str(error), DISK_FULL)
         except FloatingPointError as error:
@@ -44,7 +71,14 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
             return _fail(str(error), BAD_INPUT)
         return 0
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parsed)
+
+
+def _parsed(arguments: Sequence[str]) -> list[str]:
+    try:
+        return flags.FLAGS(arguments)
+    except flags.Error as error:
+        sys.exit(_fail(f"{error} See --help.", BAD_FLAGS))
 
 
 def _ours_or_serious(record) -> bool:

@@ -1,7 +1,7 @@
 """The main job: from a raw task folder to a served student, each step skipped when it is done.
 
-    task folder -> records/ -> teacher/ (fine-tuned, or taken as it is) -> cache/ -> student/
-                -> labels_only/ (the baseline) -> evaluation -> export/1/ -> report.json
+task folder -> records/ -> teacher/ (fine-tuned, or taken as it is) -> cache/ -> student/
+            -> labels_only/ (the baseline) -> evaluation -> export/1/ -> report.json
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ def distill(
 def bindings(task: TaskInfo) -> dict[str, str]:
     """Data name -> glob, for the splits that a recipe may train on or select by."""
     names = [name for name in ("train", "transfer", "heldout", "dev") if name in task.splits]
-    return {name: task.pattern(name) for name in names if name != task.report}
+    # Where nothing else has labels, what selects is reported, and marked so.
+    return {n: task.pattern(n) for n in names if n != task.report or n == task.select}
 
 
 def labels_only_recipe(config: recipe.Recipe, steps: int) -> recipe.Recipe:
@@ -180,7 +181,9 @@ def _teacher(
         names = folders.class_names(source) if folders.head_kind(source) == task.task_type else None
         order = preflight.match_labels(names, task.labels, job.teacher_labels)
     if order is None:
-        logging.info("The teacher has no head for %s: fine-tuning it.", list(task.labels) or "values")
+        logging.info(
+            "The teacher has no head for %s: fine-tuning it.", list(task.labels) or "values"
+        )
         run(
             job.teacher_recipe,
             bindings(task),
@@ -250,4 +253,3 @@ def _parity_texts(job: Job, task: TaskInfo, count: int = 200) -> list | None:
     )
     examples = raw.splits[task.report][:count]
     return [(one.text, one.text_b) if task.pair else one.text for one in examples]
-

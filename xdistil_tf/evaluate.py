@@ -69,6 +69,16 @@ class Predictions:
         gold, predicted = self.comparable(task)
         return metrics.compute(task.metric, gold, predicted)
 
+    def loss(self, task: TaskInfo) -> float:
+        """Mean squared error of a regression, else nats per example (in tagging: per word)."""
+        if task.task_type == "regression":
+            return float(np.mean(np.square(np.stack(self.scores)[:, 0] - np.asarray(self.gold))))
+        scores = np.concatenate([np.atleast_2d(one) for one in self.scores]).astype(np.float64)
+        gold = np.concatenate([np.atleast_1d(one) for one in self.gold])
+        shifted = scores - scores.max(-1, keepdims=True)
+        logs = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+        return float(-np.mean(logs[np.arange(len(gold)), gold]))
+
     def by_language(self, task: TaskInfo) -> dict:
         """Metrics of each language, empty where there is only one."""
         if len(set(self.languages)) < 2:
@@ -258,7 +268,9 @@ class EvaluatedModel:
             load_tokenizer(self._folder), load_tokenizer(info.tokenizer_folder)
         )
         if differences:
-            raise ValueError(f"{info.folder} has other ids than the model: {'; '.join(differences)}.")
+            raise ValueError(
+                f"{info.folder} has other ids than the model: {'; '.join(differences)}."
+            )
         if info.labels != self._labels.labels:
             raise ValueError(
                 f"{info.folder} has the labels {info.labels}. Expected {self._labels.labels}."
@@ -275,6 +287,7 @@ class EvaluatedModel:
             "metric": task.metric,
             "metrics": predictions.metrics(task),
             "by_language": predictions.by_language(task),
+            "loss": predictions.loss(task),
         }
 
 

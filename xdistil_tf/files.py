@@ -33,6 +33,7 @@ def replaced_file(path: Path, mode: str = "wb") -> Iterator[Any]:
     path = pathlib.Path(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     encoding = None if "b" in mode else "utf-8"
+    path.parent.mkdir(parents=True, exist_ok=True)
     with _cleared_on_failure(aside), _named_disk_full(path):
         with open(aside, mode, encoding=encoding) as handle:
             yield handle

@@ -87,6 +87,12 @@ def match_labels(
       ValueError: If the head has as many classes and none of the names, or `given` does not fit.
     """
     if given is not None:
+        if head is None or len(head) != len(task_labels):
+            classes = "no head for this kind of task" if head is None else f"{len(head)} classes"
+            raise ValueError(
+                f"--teacher_labels names {len(given)} classes, but the teacher has {classes}. Leave "
+                "the flag out to have a head trained."
+            )
         if sorted(given) != sorted(task_labels):
             raise ValueError(
                 f"Invalid --teacher_labels. Expected the task's labels {list(task_labels)} in the "

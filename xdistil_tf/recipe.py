@@ -107,6 +107,8 @@ class Stage(Config):
             raise ValueError("Expected exactly one of 'epochs' and 'steps'")
         if self.train is not None and self.unfreeze is not None:
             raise ValueError("Expected at most one of 'train' and 'unfreeze'")
+        if self.train == () or self.unfreeze == ():
+            raise ValueError("Expected at least one part to train, or leave the field out")
         return self
 
 
@@ -213,7 +215,9 @@ def load_config(kind: type[Config], path: str | pathlib.Path, overrides: Sequenc
     """Reads any `Config` from YAML; see `load_recipe`."""
     path = pathlib.Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}. Expected a YAML file for {kind.__name__}.")
+        raise FileNotFoundError(
+            f"There is no file {path}. Expected a YAML file for {kind.__name__}."
+        )
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -238,12 +242,17 @@ def apply_overrides(data: dict, overrides: Sequence[str]) -> dict:
     Raises:
       ValueError: If an override has no `=`, or a list has no such position.
     """
-    data = json.loads(json.dumps(data))
+    # Not a deep copy: YAML anchors share a value, an override is meant for one place.
+    data = json.loads(json.dumps(data, default=str))
     for override in overrides:
         path, separator, value = override.partition("=")
         if not separator or not path:
             raise ValueError(f"Invalid --set. Expected path=value. Received: {override!r}.")
-        _set(data, path.split("."), yaml.safe_load(value), override)
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"Invalid --set. Expected YAML. Received: {override!r}.") from error
+        _set(data, path.split("."), parsed, override)
     return data
 
 
@@ -258,7 +267,9 @@ def _set(node: Any, keys: list[str], value: Any, override: str) -> None:
                 )
             key = int(key)
         elif not isinstance(node, dict):
-            raise ValueError(f"Invalid --set. {key!r} is inside a plain value. Received: {override!r}.")
+            raise ValueError(
+                f"Invalid --set. {key!r} is inside a plain value. Received: {override!r}."
+            )
         elif not last and node.get(key) is None:
             node[key] = {}
         if last:

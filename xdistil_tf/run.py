@@ -1,9 +1,9 @@
 """Builds models and data from a recipe and runs its stages in order.
 
-    run(recipe, {"train": "records/train-*", "heldout": "records/heldout-*"}, "runs/student",
-        teacher="runs/teacher")
+run(recipe, {"train": "records/train-*", "heldout": "records/heldout-*"}, "runs/student",
+    teacher="runs/teacher")
 
-    records -> teacher -> model -> objectives of all stages -> stage after stage -> model folder
+records -> teacher -> model -> objectives of all stages -> stage after stage -> model folder
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def run(
     start = Start(config, bound.tokenizer, bound.task, teacher, init_checkpoint, observed)
     model, fingerprint = start.model(folder / "00_start", strategy)
     stages = _Stages(config, model, bound, teaching, folder)
-    teaching.settle(stages.demands(), cache_dir or folder / "cache")
+    teaching.settle(stages.demands(), cache_dir or folder / "cache", interruption)
+    stages.check(fingerprint)
     stages.describe()
     with files.replaced_file(folder / "recipe.yaml", "w") as handle:
         handle.write(config.to_yaml())
@@ -130,6 +131,12 @@ class BoundData:
         self.sets = {name: RecordSet(pattern) for name, pattern in data.items()}
         parents = {path.parent for records in self.sets.values() for path in records.paths}
         infos = [load_task_info(one) for one in sorted(parents) if (one / "task.json").is_file()]
+        if len({(info.task_type, info.labels) for info in infos}) > 1:
+            raise ValueError(
+                "The data come from records with different labels: "
+                f"{[f'{info.folder}: {list(info.labels)}' for info in infos]}. Expected one task."
+            )
+        self._infos = {info.folder: info for info in infos}
         tokenizers = {info.tokenizer["fingerprint"] for info in infos}
         if len(tokenizers) > 1:
             raise ValueError(
@@ -155,6 +162,18 @@ class BoundData:
                 f"--data {name}=<glob>. Bound are {sorted(self.sets)}."
             )
         return self.sets[name]
+
+    def reported(self, records: RecordSet) -> str | None:
+        """The reported split, if these are its records.
+
+        Not where dev and test have no labels: then the split that selects is all there is to report
+        on, and the report says so.
+        """
+        for path in records.paths:
+            info = self._infos.get(path.parent)
+            if info and info.report != info.select and path.name.startswith(f"{info.report}-"):
+                return info.report
+        return None
 
 
 class _Stages:
@@ -200,6 +219,21 @@ class _Stages:
                 sum(int(np.prod(v.shape)) for v in variables.values()),
             )
 
+    def check(self, fingerprint: str) -> None:
+        """Compares all stages that were begun with what they are asked to be now.
+
+        Raises:
+          ValueError: If one was made from something else; names the fields.
+        """
+        for number, (stage, objective) in enumerate(
+            zip(self._stages, self._objectives, strict=True), start=1
+        ):
+            definition = self._definition(stage, objective, fingerprint)
+            path = self._path(number, stage)
+            if path.exists():
+                StageFolder(path, definition)
+            fingerprint = files.fingerprint(definition)
+
     def train(self, trainer: Trainer, fingerprint: str) -> tuple[list[dict[str, Any]], str]:
         """Runs all stages; returns their results and the fingerprint of the last."""
         results = []
@@ -207,7 +241,7 @@ class _Stages:
             zip(self._stages, self._objectives, strict=True), start=1
         ):
             definition = self._definition(stage, objective, fingerprint)
-            folder = StageFolder(self._folder / f"{number:02d}_{stage.name}", definition)
+            folder = StageFolder(self._path(number, stage), definition)
             fingerprint = folder.fingerprint
             if not folder.finished:
                 for part in stage.reinitialise:
@@ -228,6 +262,9 @@ class _Stages:
             )
             results.append(result)
         return results, fingerprint
+
+    def _path(self, number: int, stage: recipe.Stage) -> pathlib.Path:
+        return self._folder / f"{number:02d}_{stage.name}"
 
     def _objective(self, stage: recipe.Stage) -> Objective:
         self._seen(stage)
@@ -250,13 +287,14 @@ class _Stages:
     def _check_selection(self, stage: recipe.Stage) -> None:
         """What is selected on is never what is reported."""
         task = self._bound.task
+        for use, records in zip(("trains", "selects"), self._seen(stage), strict=False):
+            if reported := self._bound.reported(records):
+                raise ValueError(
+                    f"Stage {stage.name!r} {use} on {reported!r}, the split that is reported. "
+                    "Expected data: train or transfer, and evaluate.data: heldout."
+                )
         if stage.evaluate is None:
             return
-        if task is not None and stage.evaluate.data == task.report:
-            raise ValueError(
-                f"Stage {stage.name!r} selects on {task.report!r}, the split that is reported. "
-                "Expected evaluate.data: heldout."
-            )
         if task is None and stage.evaluate.keep_best == "task":
             raise ValueError(
                 f"Stage {stage.name!r} selects by the task's metric, but its data belong to no "

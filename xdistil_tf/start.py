@@ -83,7 +83,9 @@ class Start:
                 source = self._teacher_folder
             elif self._model.embedding.source == "file":
                 embedding_file = files.file_fingerprint(self._model.embedding.path)
-        uses_records = self._model.kind == "bilstm" and self._model.embedding.vocabulary == "observed"
+        uses_records = (
+            self._model.kind == "bilstm" and self._model.embedding.vocabulary == "observed"
+        )
         return {
             "model": recipe.to_plain(self._model),
             "seed": self._config.seed,
@@ -140,7 +142,9 @@ class Start:
         if config.source == "teacher":
             words = pretrained.read_word_embeddings(self._teacher_folder)[:size]
             return embeddings.reduce_by_svd(words, config.dim)
-        table, _ = embeddings.read_embeddings(config.path, self._tokenizer.tokens, self._config.seed)
+        table, _ = embeddings.read_embeddings(
+            config.path, self._tokenizer.tokens, self._config.seed
+        )
         if table.shape[1] != config.dim:
             raise ValueError(
                 f"{config.path} has vectors of width {table.shape[1]}. Expected "
@@ -180,7 +184,10 @@ class Start:
     def _head(self, pooler: str | None) -> dict[str, Any]:
         if self._task is None:
             reached = {
-                term.output for stage in self._config.stages for term in stage.objective if term.output
+                term.output
+                for stage in self._config.stages
+                for term in stage.objective
+                if term.output
             }
             pretraining = bool(reached & {"masked_lm_logits", "next_sentence_logits"})
             return {
@@ -240,5 +247,11 @@ def _piece_counts(record_sets: Sequence[RecordSet], vocab_size: int) -> np.ndarr
 
 
 def _special_ids(tokenizer: Tokenizer) -> list[int]:
-    ids = (tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
+    ids = (
+        tokenizer.pad_id,
+        tokenizer.unk_id,
+        tokenizer.cls_id,
+        tokenizer.sep_id,
+        tokenizer.mask_id,
+    )
     return [one for one in ids if one is not None]

@@ -27,7 +27,9 @@ def make_strategy(name: str = "one_device", num_replicas: int = 0) -> tf.distrib
     if gpus:
         count = num_replicas or len(gpus)
         if count > len(gpus):
-            raise ValueError(f"Expected at most {len(gpus)} replicas, one a GPU. Received: {count}.")
+            raise ValueError(
+                f"Expected at most {len(gpus)} replicas, one a GPU. Received: {count}."
+            )
         return tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(count)])
     return tf.distribute.MirroredStrategy(_logical_cpus(num_replicas or 1))
 

@@ -102,9 +102,7 @@ class AverageTeacher:
         """Returns the mean of the requested outputs."""
         answers = [teacher(features, request) for teacher in self._teachers]
         return tf.nest.map_structure(
-            lambda *values: tf.add_n(
-                [w * v for w, v in zip(self._weights, values, strict=True)]
-            ),
+            lambda *values: tf.add_n([w * v for w, v in zip(self._weights, values, strict=True)]),
             *answers,
         )
 

@@ -12,6 +12,7 @@ from absl import logging
 from xdistil_tf import cache, files, outputs, recipe
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import TaskInfo
+from xdistil_tf.interruption import Interruption
 from xdistil_tf.models import folders, pretrained
 from xdistil_tf.objective import Objective
 from xdistil_tf.teachers import LiveTeacher
@@ -95,15 +96,25 @@ class Teaching:
         return self._live.depth if self._live is not None else None
 
     def settle(
-        self, objectives: Sequence[tuple[Objective, Sequence[RecordSet]]], folder: files.Path
+        self,
+        objectives: Sequence[tuple[Objective, Sequence[RecordSet]]],
+        folder: files.Path,
+        interruption: Interruption | None = None,
     ) -> None:
         """Makes the cache, where the recipe wants one and none was given.
 
         Args:
           objectives: Each stage's objective with the data that its terms see.
           folder: Where the cache goes.
+          interruption: Asked after each shard whether to stop.
+
+        Raises:
+          ValueError: If a cache that was given has another layer, or other records.
         """
-        if self._cache is not None or self._live is None or self._config.teacher.mode == "live":
+        if self._cache is not None:
+            self._check_demands(objectives)
+            return
+        if self._live is None or self._config.teacher.mode == "live":
             return
         request = outputs.merge_requests(*(one.teacher_request for one, _ in objectives))
         used = {
@@ -124,7 +135,12 @@ class Teaching:
             self._task.tokenizer["fingerprint"] if self._task else "",
         )
         self._cache = cache.write_cache(
-            self._live, spec, list(used.values()), folder, self._task_type
+            self._live,
+            spec,
+            list(used.values()),
+            folder,
+            self._task_type,
+            interruption=interruption,
         )
 
     def teacher(self, objective: Objective):
@@ -140,13 +156,16 @@ class Teaching:
         return self._cache.readers(objective.teacher_request, records)
 
     def identity(self, objective: Objective) -> str | None:
-        """A fingerprint of what the teacher says, the same for a cache and its live model."""
+        """A fingerprint of what the teacher says: weights, precision, and the layer compared."""
         if not objective.teacher_request:
             return None
+        compares_layer = "representation" in objective.teacher_request
         if self._cache is not None:
             made_from = self._cache.info["made_from"]
-            return files.fingerprint([made_from["teacher"], made_from["precision"]])
-        return files.fingerprint([pretrained.weights_fingerprint(self._folder), "live"])
+            layer = made_from["layer"] if compares_layer else None
+            return files.fingerprint([made_from["teacher"], made_from["precision"], layer])
+        layer = self._live.layer if compares_layer else None
+        return files.fingerprint([pretrained.weights_fingerprint(self._folder), "live", layer])
 
     def _check_cache(self) -> None:
         made_from = self._cache.info["made_from"]
@@ -160,6 +179,24 @@ class Teaching:
                 f"The teacher cache {self._cache.folder} was made from other weights than "
                 f"{self._folder}. Make it again with cache_teacher."
             )
+
+    def _check_demands(self, objectives: Sequence[tuple[Objective, Sequence[RecordSet]]]) -> None:
+        made_from = self._cache.info["made_from"]
+        for objective, sets in objectives:
+            if "representation" in objective.teacher_request and made_from["layer"] is not None:
+                asked = outputs.resolve_layer(self._config.teacher.layer, made_from["depth"])
+                if asked != made_from["layer"]:
+                    raise ValueError(
+                        f"The recipe compares layer {asked} (teacher.layer), the teacher cache "
+                        f"{self._cache.folder} holds layer {made_from['layer']}. Set --teacher_layer, "
+                        "or make the cache again."
+                    )
+            for records in sets if objective.teacher_request else ():
+                if not self._cache.covers(records):
+                    raise ValueError(
+                        f"The teacher cache {self._cache.folder} was not made from the records "
+                        f"{records.paths[0]}. Make it again with cache_teacher."
+                    )
 
     def _fits(self, request: outputs.Request, used, folder: files.Path) -> bool:
         shapes = cache.row_shapes(self._live, request, self._task_type)

@@ -180,7 +180,9 @@ def stage_steps(stage: recipe.Stage, steps_per_epoch: int) -> int:
 
 def stage_variables(model, stage: recipe.Stage) -> dict[str, tf.Variable]:
     """Names and variables of the parts that a stage trains, in the model's order."""
-    parts = model.parts if stage.train is None else {name: model.parts[name] for name in stage.train}
+    parts = (
+        model.parts if stage.train is None else {name: model.parts[name] for name in stage.train}
+    )
     chosen = {
         id(variable)
         for layers in parts.values()

@@ -128,7 +128,9 @@ def test_corpus_has_one_sentence_a_line_and_empty_lines_between_documents(tmp_pa
 
 def test_words_of_one_polarity_keep_each_others_company(tmp_path):
     synthetic.generate_corpus(tmp_path / "corpus.txt", 500, seed=2)
-    negative, positive = (set(words.words) for words in reviews._ADJECTIVES)
+    negative, positive = (
+        {word for manner in manners for word in manner.words} for manners in reviews._ADJECTIVES
+    )
     same = other = 0
     for document in (tmp_path / "corpus.txt").read_text(encoding="utf-8").split("\n\n"):
         words = document.split()

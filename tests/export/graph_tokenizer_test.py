@@ -13,7 +13,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
-from xdistil_tf.export import sentencepiece_model
+from xdistil_tf.export import unigram as unigram_lib
 from xdistil_tf.export.graph_tokenizer import (
     GraphTokenizer,
     longest_first,
@@ -230,6 +230,8 @@ def test_what_has_no_graph_form_says_why(vocabulary):
     assert "WordLevel" in obstacle(words)
     assert "NFKC is not" in obstacle(_unigram(normalizer=normalizers.NFKC()))
     assert "pre-tokenizer" in obstacle(_unigram(pre_tokenizer=pre_tokenizers.Whitespace()))
+    never = pre_tokenizers.Metaspace(prepend_scheme="never")
+    assert "begin every word" in obstacle(_unigram(pre_tokenizer=never))
     split = load_tokenizer(vocabulary, do_lower_case=True).backend
     split.pre_tokenizer = pre_tokenizers.Whitespace()
     assert "BertPreTokenizer" in obstacle(split)
@@ -245,8 +247,8 @@ def test_a_length_without_room_is_refused(uncased):
 
 def test_sentencepiece_scores_add_without_rounding():
     spec = json.loads(_unigram().backend.to_str())
-    serialized = sentencepiece_model.serialize(spec)
-    model = sentencepiece_model.sentencepiece_proto.ModelProto.FromString(serialized)
+    serialized = unigram_lib.sentencepiece_model(spec)
+    model = unigram_lib.sentencepiece_proto.ModelProto.FromString(serialized)
     scores = np.array([piece.score for piece in model.pieces], np.float32)
     assert len(scores) == len(spec["model"]["vocab"])
     shuffled = np.random.default_rng(0).permutation(np.repeat(scores, 8))

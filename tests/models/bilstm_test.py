@@ -283,8 +283,8 @@ def test_exports_with_any_batch_and_length(tmp_path, model, features):
     # A gradient cannot be exported: it holds tensors of the forward pass.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, str(tmp_path), options=options)
-    served = tf.saved_model.load(str(tmp_path)).serve
+    loaded = tf.saved_model.load(str(tmp_path))
     expected = model(features)["logits"]
-    np.testing.assert_allclose(served(**features), expected, atol=1e-6)
+    np.testing.assert_allclose(loaded.serve(**features), expected, atol=1e-6)
     one = {name: value[1:2, :2] for name, value in features.items()}
-    np.testing.assert_allclose(served(**one), expected[1:2], atol=1e-6)
+    np.testing.assert_allclose(loaded.serve(**one), expected[1:2], atol=1e-6)

@@ -1,5 +1,7 @@
 """The LSTM against a loop in numpy and against Keras' own with a mask."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -90,23 +92,25 @@ def keras_call(lstm, lengths):
 def test_equals_a_plain_loop(lstm, inputs):
     weights = [variable.numpy().astype(np.float64) for variable in lstm.variables]
     expected = numpy_bilstm(inputs.numpy().astype(np.float64), LENGTHS, weights)
-    states, final = lstm(inputs, LENGTHS)
-    np.testing.assert_allclose(states, expected[0], atol=1e-5)
-    np.testing.assert_allclose(final, expected[1], atol=1e-5)
-    states, final = lstm(inputs, LENGTHS, return_states=False)
-    assert states is None
-    np.testing.assert_allclose(final, expected[1], atol=1e-5)
+    for training in (False, True):
+        states, final = lstm(inputs, LENGTHS, training=training)
+        np.testing.assert_allclose(states, expected[0], atol=1e-5)
+        np.testing.assert_allclose(final, expected[1], atol=1e-5)
+        states, final = lstm(inputs, LENGTHS, return_states=False, training=training)
+        assert states is None
+        np.testing.assert_allclose(final, expected[1], atol=1e-5)
 
 
 @pytest.mark.parametrize("with_states", [True, False])
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("in_graph", [True, False])
-def test_equals_keras_with_a_mask(lstm, inputs, targets, with_states, in_graph):
+def test_equals_keras_with_a_mask(lstm, inputs, targets, with_states, training, in_graph):
     call, variables = keras_call(lstm, LENGTHS)
     expected = outputs_and_gradients(call, variables, inputs, targets, with_states)
 
     def ours(inputs):
         return outputs_and_gradients(
-            lambda x: lstm(x, LENGTHS, return_states=with_states),
+            lambda x: lstm(x, LENGTHS, return_states=with_states, training=training),
             lstm.variables,
             inputs,
             targets,
@@ -123,12 +127,13 @@ def test_equals_keras_with_a_mask(lstm, inputs, targets, with_states, in_graph):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_padding_never_reaches_a_state(lstm, inputs, targets):
+@pytest.mark.parametrize("training", [True, False])
+def test_padding_never_reaches_a_state(lstm, inputs, targets, training):
     padding = ~tf.sequence_mask(LENGTHS, STEPS)[..., tf.newaxis]
     garbage = tf.where(padding, np.float32(np.nan), inputs)
 
     def call(inputs):
-        return lstm(inputs, LENGTHS)
+        return lstm(inputs, LENGTHS, training=training)
 
     clean = outputs_and_gradients(call, lstm.variables, inputs, targets)
     dirty = outputs_and_gradients(call, lstm.variables, garbage, targets)
@@ -148,9 +153,9 @@ def test_padded_equals_sliced(lstm, inputs):
 
 def test_a_row_without_tokens_is_zero(lstm, inputs, targets):
     lengths = np.array([7, 0, 1, 5, 6], np.int32)
-    for return_states in (True, False):
+    for return_states, training in itertools.product((True, False), repeat=2):
         states, final, gradients = outputs_and_gradients(
-            lambda x, s=return_states: lstm(x, lengths, return_states=s),
+            lambda x, s=return_states, t=training: lstm(x, lengths, return_states=s, training=t),
             lstm.variables,
             inputs,
             targets,
@@ -171,7 +176,7 @@ def test_lower_precision_stays_near(lstm, inputs, targets, precision, dtype):
         variable.assign(source)
 
     def call(inputs):
-        states, final = layer(inputs, LENGTHS)
+        states, final = layer(inputs, LENGTHS, training=True)
         assert states.dtype.name == final.dtype.name == dtype
         return tf.cast(states, tf.float32), tf.cast(final, tf.float32)
 
@@ -212,7 +217,7 @@ def test_trains_inside_a_device_loop_on_two_replicas(lstm, inputs):
 
     def replica_step(lengths):
         with tf.GradientTape() as tape:
-            _, final = layer(inputs, lengths, return_states=False)
+            _, final = layer(inputs, lengths, return_states=False, training=True)
             loss = tf.reduce_sum(final)
         gradients = tape.gradient(loss, layer.trainable_variables)
         context = tf.distribute.get_replica_context()

@@ -13,7 +13,7 @@ import tensorflow as tf
 from safetensors import numpy as safetensors_numpy
 from safetensors import safe_open
 
-from xdistil_tf.models import checkpoint_readers, encoder, pretrained, weight_names
+from xdistil_tf.models import checkpoint_readers, encoder, encoder_config, pretrained, weight_names
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 FAMILIES = ["bert", "roberta", "xlm-roberta", "distilbert", "electra"]
@@ -383,7 +383,7 @@ def test_the_saved_folder_is_hugging_faces(tmp_path, bert):
     ],
 )
 def test_names_the_class_of_transformers(config, class_name):
-    full = pretrained.huggingface_config(encoder.complete_config(config))
+    full = encoder_config.to_huggingface(encoder_config.complete_config(config))
     assert full["architectures"] == [class_name]
 
 
@@ -465,3 +465,10 @@ def test_folders_without_config_or_weights_or_of_other_families(tmp_path, bert):
     (tmp_path / "config.json").write_text(json.dumps(relative))
     with pytest.raises(ValueError, match="position_embedding_type.*'relative_key'"):
         pretrained.load_encoder(tmp_path)
+
+
+def test_a_head_added_elsewhere_counts_more_than_our_key(tmp_path, bert):
+    config, weights = bert
+    stale = {"head": {"kind": None, "num_labels": None, "pooler": "tanh_pooler"}}
+    folder = write_folder(tmp_path / "m", {**config, "xdistil": stale}, weights)
+    assert pretrained.load_encoder(folder).config["head"]["kind"] == "classification"

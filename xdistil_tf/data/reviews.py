@@ -105,19 +105,19 @@ class Grammar:
         """An opinion of the writer, perhaps beside opinions that do not count."""
         draw = self._source.random()
         clause = self._clause(self._noun(topic), positive)
-        if draw < 0.52:
+        if draw < 0.54:
             return clause
-        if draw < 0.70:
+        if draw < 0.76:
             return f"{clause} and {self._clause(self._noun(topic), positive)}"
         contrary = self._clause(self._noun(topic), not positive)
-        if draw < 0.79:
+        if draw < 0.84:
             return f"{contrary} , but {clause}"
-        if draw < 0.82:
+        if draw < 0.87:
             return f"although {contrary} , {clause}"
-        if draw < 0.85:
+        if draw < 0.90:
             return f"{clause} even though {contrary}"
         distraction = self._distraction(topic, self._source.random() < 0.5)
-        return f"{distraction} . {clause}" if draw < 0.93 else f"{clause} . {distraction}"
+        return f"{distraction} . {clause}" if draw < 0.95 else f"{clause} . {distraction}"
 
     def _neutral(self, topic: int) -> str:
         """Facts, opinions of others, or an opinion that is withheld."""
@@ -133,7 +133,7 @@ class Grammar:
     def _clause(self, noun: str, positive: bool) -> str:
         """An opinion about a thing; negated, it uses the words of the other polarity."""
         source = self._source
-        negated = source.random() < 0.12
+        negated = source.random() < 0.10
         spoken = positive ^ negated
         form = source.random()
         if form < 0.28:
@@ -269,7 +269,7 @@ _PLAIN = _list(
     80,
 )
 _TOPICS = tuple(
-    (_list(nouns, 12), _list(verbs, 6, "ed"), _list("", 30))
+    (_list(nouns, 12), _list(verbs, 6, "ed"), _list("", 38))
     for nouns, verbs in (
         (
             "film actor plot scene director script ending soundtrack dialogue story cast camera "

@@ -6,9 +6,14 @@ every code point, because the Unicode versions of Rust, ICU and Python differ by
 characters.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+from tokenizers.normalizers import Normalizer
+from tokenizers.pre_tokenizers import PreTokenizer
 
 SPACE = 0x20
 ITSELF = -1
@@ -36,14 +41,18 @@ class CharacterTable:
     values: np.ndarray
     splits: np.ndarray
 
-    def replacement(self, code_point):
+    def replacement(self, code_point: int) -> list[int]:
         """The replacement of one code point, a list of ints."""
         row = self.entries[self.pages[code_point // PAGE], code_point % PAGE]
         values = self.values[self.splits[row] : self.splits[row + 1]].tolist()
         return [code_point if value == ITSELF else value for value in values]
 
 
-def build_character_table(normalizer, pre_tokenizer, extra=None):
+def build_character_table(
+    normalizer: Normalizer | None,
+    pre_tokenizer: PreTokenizer,
+    extra: Mapping[int, str] | None = None,
+) -> CharacterTable:
     """Asks a character-wise normalizer and pre-tokenizer about all of Unicode.
 
     Args:
@@ -67,7 +76,9 @@ def build_character_table(normalizer, pre_tokenizer, extra=None):
     return _pack(row_of, rows)
 
 
-def _changes(codes, normalise, pre_tokenizer):
+def _changes(
+    codes: Sequence[int], normalise: Callable[[str], str], pre_tokenizer: PreTokenizer
+) -> list[tuple[int, tuple[int, ...]]]:
     """(code point, replacement) of those that are not replaced by themselves."""
     whole = "".join(map(chr, codes))
     normalised = normalise(whole)
@@ -89,7 +100,7 @@ def _changes(codes, normalise, pre_tokenizer):
     return changes
 
 
-def _kinds(characters, pre_tokenizer):
+def _kinds(characters: Sequence[str], pre_tokenizer: PreTokenizer) -> dict[str, str]:
     """`{character: "space" | "alone"}`; characters inside words are left out."""
     pieces = pre_tokenizer.pre_tokenize_str(" ".join(f"a{char}a" for char in characters))
     # The character of index i stands at offset 4 i + 1.
@@ -104,7 +115,7 @@ def _kinds(characters, pre_tokenizer):
     return kinds
 
 
-def _separate(text, kinds):
+def _separate(text: Iterable[str], kinds: Mapping[str, str]) -> tuple[int, ...]:
     sequence = []
     for char in text:
         kind = kinds.get(char)
@@ -115,7 +126,7 @@ def _separate(text, kinds):
     return tuple(sequence)
 
 
-def _pack(row_of, rows):
+def _pack(row_of: np.ndarray, rows: Mapping[tuple[int, ...], int]) -> CharacterTable:
     blocks, pages = np.unique(row_of.reshape(-1, PAGE), axis=0, return_inverse=True)
     lengths = [len(sequence) for sequence in rows]
     return CharacterTable(

@@ -195,6 +195,7 @@ class BiLSTM(tf_keras.Model):
             self.embedding_dropout(embedded, training, seed),
             tf.reduce_sum(features["input_mask"], 1),
             return_states=self.tagging or 1 in hidden,
+            training=training,
         )
         if 1 in hidden:
             outputs["hidden"][1] = states

@@ -1,12 +1,11 @@
 """One encoder for the BERT family: hidden states, raw attention scores and task heads.
 
 BERT, MiniLM, RoBERTa, XLM-R, DistilBERT and ELECTRA differ in their embeddings and heads only;
-`FAMILIES` holds the differences. `models/pretrained.py` reads and writes the weights.
+`encoder_config.py` holds the differences. `pretrained.py` reads and writes the weights.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import zlib
 from collections.abc import Mapping
@@ -15,96 +14,10 @@ import tensorflow as tf
 import tf_keras
 
 from xdistil_tf import outputs as outputs_lib
-from xdistil_tf.models import layers
+from xdistil_tf.models import encoder_config, layers
 
 _PER_LAYER = ("attention", "query", "key", "value")
-
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-    """What sets one member of the BERT family apart.
-
-    pooler: What stands between position 0 of the last block and the classifier.
-    positions_after_padding: Positions start at `pad_token_id + 1`, not at 0.
-    """
-
-    pooler: str
-    positions_after_padding: bool = False
-    defaults: Mapping = dataclasses.field(default_factory=dict)
-
-
-_ROBERTA = Family(
-    "roberta_dense",
-    True,
-    {"pad_token_id": 1, "type_vocab_size": 1, "max_position_embeddings": 514, "vocab_size": 50265},
-)
-
-FAMILIES: Mapping[str, Family] = {
-    "bert": Family("tanh_pooler"),
-    "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA,
-    "camembert": _ROBERTA,
-    "distilbert": Family("relu_dense", False, {"type_vocab_size": 0}),
-    "electra": Family("electra_dense"),
-}
-
-# BERT-base (Devlin et al., 2019).
-_DEFAULTS = {
-    "vocab_size": 30522,
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1,
-    "max_position_embeddings": 512,
-    "type_vocab_size": 2,
-    "layer_norm_eps": 1e-12,
-    "initializer_range": 0.02,
-    "embedding_size": None,
-    "pad_token_id": 0,
-    "classifier_dropout": None,
-    "head": None,
-}
-
-_HEAD_DEFAULTS = {"kind": None, "num_labels": None, "pooler": None, "next_sentence": False}
 _HEAD_ACTIVATIONS = {"roberta_dense": "tanh", "relu_dense": "relu", "electra_dense": "gelu"}
-_KINDS = ("classification", "regression", "tagging", "pretraining", None)
-
-
-def complete_config(config: Mapping) -> dict:
-    """Fills in what a config leaves out, and checks it.
-
-    Keys are those of Hugging Face's BERT, whatever the family, and `head`:
-    `{"kind": "classification" | "regression" | "tagging" | "pretraining" | None, "num_labels",
-    "pooler", "next_sentence"}`. `pooler` is the family's own (`tanh_pooler`, `roberta_dense`,
-    `relu_dense`, `electra_dense`), or `none`: the head reads position 0 itself.
-
-    Returns:
-      A plain dict with every key; unknown keys are left out.
-
-    Raises:
-      ValueError: Names the field, what was expected and what came.
-    """
-    family = config.get("model_type", "bert")
-    if family not in FAMILIES:
-        raise ValueError(
-            f"Unknown model_type. Expected one of {sorted(FAMILIES)}. Received: {family!r}."
-        )
-    defaults = {**_DEFAULTS, **FAMILIES[family].defaults}
-    full = {"model_type": family}
-    for key, default in defaults.items():
-        value = config.get(key)
-        full[key] = default if value is None else value
-    full["embedding_size"] = full["embedding_size"] or full["hidden_size"]
-    full["head"] = _complete_head(full["head"] or {}, family)
-    if full["hidden_size"] % full["num_attention_heads"]:
-        raise ValueError(
-            "Invalid hidden_size. Expected a multiple of num_attention_heads "
-            f"({full['num_attention_heads']}). Received: {full['hidden_size']}."
-        )
-    return full
 
 
 class Encoder(tf_keras.Model):
@@ -116,7 +29,7 @@ class Encoder(tf_keras.Model):
     ```
 
     Args:
-      config: See `complete_config`.
+      config: See `encoder_config.complete_config`.
       precision: `float32`, `bfloat16` or `mixed_float16`; variables are float32 in all of them.
 
     Weights are zeros until `build_weights` or a loader fills them.
@@ -128,7 +41,7 @@ class Encoder(tf_keras.Model):
     def __init__(self, config: Mapping, precision: str = "float32"):
         policy = layers.policy(precision)
         super().__init__(dtype=policy, autocast=False, name="encoder")
-        config = complete_config(config)
+        config = encoder_config.complete_config(config)
         # A string, since Keras would wrap a dict into a tracked object.
         self._config_json = json.dumps(config)
         self.precision = precision
@@ -160,7 +73,8 @@ class Encoder(tf_keras.Model):
         if head["next_sentence"]:
             self.next_sentence = layers.Dense(width, 2, name="next_sentence")
         rate = config["classifier_dropout"]
-        rate = config["hidden_dropout_prob"] if rate is None else rate
+        if rate is None or (config["model_type"] == "distilbert" and head["kind"] == "tagging"):
+            rate = config["hidden_dropout_prob"]
         self.head_dropout = layers.StatelessDropout(rate, salt=5)
         self.head_inner_dropout = layers.StatelessDropout(rate, salt=6)
 
@@ -339,7 +253,7 @@ class Encoder(tf_keras.Model):
 
 
 def _embedding(config: dict, policy) -> layers.EncoderEmbedding:
-    after_padding = FAMILIES[config["model_type"]].positions_after_padding
+    after_padding = encoder_config.FAMILIES[config["model_type"]].positions_after_padding
     return layers.EncoderEmbedding(
         vocab_size=config["vocab_size"],
         max_positions=config["max_position_embeddings"],
@@ -379,42 +293,6 @@ def _mask_adder(input_mask: tf.Tensor, dtype) -> tf.Tensor:
     lowest = -3e4 if dtype == tf.float16 else -1e9
     adder = (1 - tf.cast(input_mask, tf.float32)) * lowest
     return tf.cast(adder, dtype)[:, None, None, :]  # [batch, 1, 1, to]
-
-
-def _complete_head(head: Mapping, family: str) -> dict:
-    unknown = sorted(set(head) - set(_HEAD_DEFAULTS))
-    if unknown:
-        raise ValueError(f"Unknown keys in head: {unknown}. Expected {sorted(_HEAD_DEFAULTS)}.")
-    head = {**_HEAD_DEFAULTS, **head}
-    own, kind = FAMILIES[family].pooler, head["kind"]
-    if kind not in _KINDS:
-        raise ValueError(f"Unknown head kind. Expected one of {_KINDS}. Received: {kind!r}.")
-    if head["pooler"] not in (own, "none", None):
-        raise ValueError(
-            f"Invalid head pooler. Expected {own!r} (of {family}) or 'none'. "
-            f"Received: {head['pooler']!r}."
-        )
-    if head["next_sentence"] and (kind != "pretraining" or own != "tanh_pooler"):
-        raise ValueError("Invalid head: next_sentence=True needs kind='pretraining' and BERT.")
-    if kind == "regression":
-        head["num_labels"] = head["num_labels"] or 1
-    if kind in ("classification", "regression", "tagging"):
-        if not isinstance(head["num_labels"], int) or head["num_labels"] < 1:
-            raise ValueError(
-                f"Invalid num_labels of head {kind!r}. Expected a positive integer. "
-                f"Received: {head['num_labels']!r}."
-            )
-    else:
-        head["num_labels"] = None
-    if kind in ("classification", "regression"):
-        head["pooler"] = head["pooler"] or own
-    elif kind == "tagging" or own != "tanh_pooler":
-        head["pooler"] = "none"
-    elif head["next_sentence"]:
-        head["pooler"] = own
-    else:
-        head["pooler"] = head["pooler"] or "none"
-    return head
 
 
 def _initial_value(variable: tf.Variable, deviation: float, seed: int) -> tf.Tensor:

@@ -379,7 +379,9 @@ def _tanh_gelu(inputs: tf.Tensor) -> tf.Tensor:
 
 _ACTIVATIONS = {
     "gelu": tf.nn.gelu,
+    "gelu_python": tf.nn.gelu,
     "gelu_new": _tanh_gelu,
+    "gelu_fast": _tanh_gelu,
     "gelu_pytorch_tanh": _tanh_gelu,
     "relu": tf.nn.relu,
     "silu": tf.nn.silu,

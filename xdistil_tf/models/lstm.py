@@ -66,13 +66,15 @@ class BidirectionalLSTM(tf_keras.layers.Layer):
             ones = tf.one_hot([1], _GATES, axis=0)  # the forget gate's block
             bias.assign(tf.reshape(tf.tile(ones, [1, self.units]), [-1]))
 
-    def call(self, inputs: tf.Tensor, lengths: tf.Tensor, return_states: bool = True):
+    def call(self, inputs, lengths, return_states: bool = True, training: bool = False):
         """Runs both directions over the real tokens.
 
         Args:
           inputs: `[B, T, input_dim]`; what stands behind a row's length does not matter.
           lengths: int32 `[B]`, in 0..T.
           return_states: Python boolean; without the states less is computed.
+          training: Python boolean; a fast gradient at the price of memory. Both ways compute the
+            same values, and both have gradients.
 
         Returns:
           The states `[B, T, 2 * units]`, 0 at padding (`None` without `return_states`), and the
@@ -86,6 +88,9 @@ class BidirectionalLSTM(tf_keras.layers.Layer):
             for weight in self._cells[direction]
         ]
         order = _Order(lengths, tf.shape(inputs)[1])
+        if not training:
+            run = _Run(inputs, weights, order, training=False)
+            return (run.all_states() if return_states else None), run.final_states()
         if not return_states:
             return None, _final_states(inputs, weights, order)
         states = _all_states(inputs, weights, order)
@@ -131,136 +136,148 @@ class _Order:
 
 
 def _final_states(inputs, weights, order: _Order) -> tf.Tensor:
-    """Final states of both directions, `[B, 2 * units]`."""
+    """Final states of both directions, `[B, 2 * units]`, with our own gradient."""
 
     @tf.custom_gradient
     def final_states(inputs, *weights):
-        run = _Run(inputs, weights, order)
-        rows = [tf.reshape(states, [-1, run.units]) for states in run.states]
-        final = tf.concat([tf.gather(one, order.last_rows) for one in rows], 1)
+        run = _Run(inputs, weights, order, training=True)
         first_end = tf.reduce_min(order.last)
 
         def gradient(upstream):
             upstream = tf.where(order.not_empty, upstream, tf.zeros_like(upstream))
-            upstream = tf.split(tf.cast(upstream, tf.float32), 2, 1)
+            halves = tf.split(upstream, 2, 1)
 
             def upstream_at(step, direction, gradient):
                 # Most steps of a batch of like lengths come before the end of every row.
                 def with_ends():
-                    ends = tf.cast(tf.equal(order.last, step), tf.float32)[:, tf.newaxis]
-                    return gradient + upstream[direction] * ends
+                    ends = tf.cast(tf.equal(order.last, step), gradient.dtype)[:, tf.newaxis]
+                    return gradient + halves[direction] * ends
 
                 return tf.cond(step >= first_end, with_ends, lambda: gradient)
 
             return run.gradients(upstream_at)
 
-        return tf.where(order.not_empty, final, tf.zeros_like(final)), gradient
+        return run.final_states(), gradient
 
     return final_states(inputs, *weights)
 
 
 def _all_states(inputs, weights, order: _Order) -> tf.Tensor:
-    """States of both directions at every token, `[B, T, 2 * units]`, 0 at padding."""
+    """States of both directions at every token, `[B, T, 2 * units]`, with our own gradient."""
 
     @tf.custom_gradient
     def all_states(inputs, *weights):
-        run = _Run(inputs, weights, order)
-        states = [order.put_back(one, index) for index, one in enumerate(run.states)]
-        real = tf.cast(tf.transpose(order.real), inputs.dtype)[..., tf.newaxis]
+        run = _Run(inputs, weights, order, training=True)
 
         def gradient(upstream):
-            halves = tf.split(upstream, 2, 2)
             mask = tf.cast(order.real, inputs.dtype)[..., tf.newaxis]
-            ordered = [order.read(half, index) * mask for index, half in enumerate(halves)]
+            halves = [
+                order.read(half, direction) * mask
+                for direction, half in enumerate(tf.split(upstream, 2, 2))
+            ]
 
             def upstream_at(step, direction, gradient):
-                return gradient + tf.cast(ordered[direction][step], tf.float32)
+                return gradient + halves[direction][step]
 
             return run.gradients(upstream_at)
 
-        return tf.concat(states, 2) * real, gradient
+        return run.all_states(), gradient
 
     return all_states(inputs, *weights)
 
 
 class _Run:
-    """One pass over a batch: the forward loop at construction, and what its gradient needs."""
+    """One pass over a batch: the forward loop at construction, and what its gradient needs.
 
-    def __init__(self, inputs: tf.Tensor, weights: Sequence[tf.Tensor], order: _Order):
+    With `training`, products and cells of every step are kept for `gradients`, and what happens
+    between two products is compiled. Without, plain operations, differentiable by TensorFlow.
+    """
+
+    def __init__(self, inputs, weights: Sequence[tf.Tensor], order: _Order, training: bool):
         self.dtype = inputs.dtype
         self.order = order
         self.kernels = [tf.cast(weight, self.dtype) for weight in weights[0::3]]
         self.recurrent = [tf.cast(weight, self.dtype) for weight in weights[1::3]]
-        self.biases = [tf.cast(weight, self.dtype) for weight in weights[2::3]]
+        self.biases = weights[2::3]
         self.units = weights[1].shape[0]
         self.inputs = [order.read(inputs, direction) for direction in range(2)]
-        self._loop()
+        self.zero = tf.zeros([order.batch, self.units])
+        self._loop(training)
 
-    def _loop(self) -> None:
-        zero = tf.zeros([self.order.batch, self.units])
-        # A product for each gate: splitting one product's result would copy it.
-        kernels = [
-            tf.split(tf.concat(pair, 0), _GATES, 1)
-            for pair in zip(self.kernels, self.recurrent, strict=True)
-        ]
-        biases = [tf.split(bias, _GATES) for bias in self.biases]
+    def _loop(self, training: bool) -> None:
+        cell_step = _compiled_cell if training and _compiles() else _cell
+        kernels = [tf.concat(pair, 0) for pair in zip(self.kernels, self.recurrent, strict=True)]
 
-        def body(step, carried, saved):
-            results = []
+        def body(step, carried, states, products, cells):
+            carried, states, products, cells = map(list, (carried, states, products, cells))
             for direction in range(2):
                 state, cell = carried[direction]
                 joined = tf.concat([self.inputs[direction][step], state], 1)
-                products = [
-                    tf.nn.bias_add(tf.matmul(joined, kernel), bias)
-                    for kernel, bias in zip(kernels[direction], biases[direction], strict=True)
-                ]
-                results.append(_cell(products, cell))
-            carried = [(state, cell) for *_, cell, _, state in results]
-            saved = [_write(one, step, result) for one, result in zip(saved, results, strict=True)]
-            return step + 1, carried, saved
+                product = tf.matmul(joined, kernels[direction])
+                if training:
+                    products[direction] = products[direction].write(step, product)
+                    cells[direction] = cells[direction].write(step, cell)
+                state, cell = cell_step(product, self.biases[direction], cell)
+                carried[direction] = state, cell
+                states[direction] = states[direction].write(step + 1, state)
+            return step + 1, carried, states, products, cells
 
-        start = [(tf.cast(zero, self.dtype), zero)] * 2
-        saved = [self._arrays(zero) for _ in range(2)]
-        _, _, saved = tf.while_loop(
-            lambda step, *_: step < self.order.steps, body, (0, start, saved)
+        start = tf.cast(self.zero, self.dtype)
+        kept = 2 if training else 0
+        states = [self._array(self.dtype, self.units, 1).write(0, start) for _ in range(2)]
+        products = [self._array(self.dtype, _GATES * self.units) for _ in range(kept)]
+        cells = [self._array(tf.float32, self.units) for _ in range(kept)]
+        carried = [(start, self.zero)] * 2
+        _, _, states, self.products, self.cells = tf.while_loop(
+            lambda step, *_: step < self.order.steps, body, (0, carried, states, products, cells)
         )
-        self.saved = saved
-        stacked = [one[-1].stack() for one in saved]  # [T + 1, B, units]
+        stacked = [one.stack() for one in states]  # [T + 1, B, units]
         self.states_before = [one[:-1] for one in stacked]
         self.states = [one[1:] for one in stacked]
 
-    def _arrays(self, zero: tf.Tensor) -> list[tf.TensorArray]:
-        """Of gates, cell, its tanh, and state; cell and state begin with that before step 0."""
-        steps, shape = self.order.steps, [None, self.units]
-        arrays = [tf.TensorArray(tf.float32, steps, element_shape=shape) for _ in range(_GATES)]
-        cells = tf.TensorArray(tf.float32, steps + 1, element_shape=shape).write(0, zero)
-        tanh = tf.TensorArray(tf.float32, steps, element_shape=shape)
-        states = tf.TensorArray(self.dtype, steps + 1, element_shape=shape)
-        return [*arrays, cells, tanh, states.write(0, tf.cast(zero, self.dtype))]
+    def _array(self, dtype, width: int, more: int = 0) -> tf.TensorArray:
+        return tf.TensorArray(dtype, self.order.steps + more, element_shape=[None, width])
+
+    def final_states(self) -> tf.Tensor:
+        """`[B, 2 * units]`, 0 for rows without tokens."""
+        rows = [tf.reshape(states, [-1, self.units]) for states in self.states]
+        final = tf.concat([tf.gather(one, self.order.last_rows) for one in rows], 1)
+        return tf.where(self.order.not_empty, final, tf.zeros_like(final))
+
+    def all_states(self) -> tf.Tensor:
+        """`[B, T, 2 * units]`, 0 at padding."""
+        states = [self.order.put_back(one, index) for index, one in enumerate(self.states)]
+        real = tf.cast(tf.transpose(self.order.real), self.dtype)
+        return tf.concat(states, 2) * real[..., tf.newaxis]
 
     def gradients(self, upstream_at) -> list[tf.Tensor]:
         """Of inputs and weights; `upstream_at(step, direction, gradient)` adds a step's own."""
-        zero = tf.zeros([self.order.batch, self.units])
+        gradient_step = _compiled_cell_gradient if _compiles() else _cell_gradient
 
-        def body(step, carried, products):
+        def body(step, carried, collected):
+            carried, collected = list(carried), list(collected)
             for direction in range(2):
                 state, cell = carried[direction]
-                state = upstream_at(step, direction, state)
-                gates, cell = _cell_gradient(_read(self.saved[direction], step), state, cell)
-                joined = tf.concat([tf.cast(gate, self.dtype) for gate in gates], 1)
-                products[direction] = products[direction].write(step, joined)
+                *gates, cell = gradient_step(
+                    self.products[direction].read(step),
+                    self.biases[direction],
+                    self.cells[direction].read(step),
+                    upstream_at(step, direction, state),
+                    cell,
+                )
+                joined = tf.concat(gates, 1)
+                collected[direction] = collected[direction].write(step, joined)
                 state = tf.matmul(joined, self.recurrent[direction], transpose_b=True)
-                carried[direction] = (tf.cast(state, tf.float32), cell)
-            return step - 1, carried, products
+                carried[direction] = state, cell
+            return step - 1, carried, collected
 
-        shape = [None, _GATES * self.units]
-        products = [
-            tf.TensorArray(self.dtype, self.order.steps, element_shape=shape) for _ in range(2)
-        ]
-        _, _, products = tf.while_loop(
-            lambda step, *_: step >= 0, body, (self.order.steps - 1, [(zero, zero)] * 2, products)
+        width = _GATES * self.units
+        collected = [self._array(self.dtype, width) for _ in range(2)]
+        carried = [(tf.cast(self.zero, self.dtype), self.zero)] * 2
+        _, _, collected = tf.while_loop(
+            lambda step, *_: step >= 0, body, (self.order.steps - 1, carried, collected)
         )
-        return self._collect([tf.reshape(one.stack(), [-1, shape[1]]) for one in products])
+        return self._collect([tf.reshape(one.stack(), [-1, width]) for one in collected])
 
     def _collect(self, products: list[tf.Tensor]) -> list[tf.Tensor]:
         """Gradients of inputs and weights from those of all gates, `[T * B, 4 * units]`."""
@@ -278,42 +295,46 @@ class _Run:
         return [inputs[0] + inputs[1], *(tf.cast(one, tf.float32) for one in weights)]
 
 
-def _cell(products: Sequence[tf.Tensor], cell: tf.Tensor) -> list[tf.Tensor]:
-    """Gate products and the old cell -> gates, new cell, its tanh (float32), state."""
-    dtype = products[0].dtype
-    first, forget, candidate, last = (tf.cast(product, tf.float32) for product in products)
-    first, forget, last = tf.sigmoid(first), tf.sigmoid(forget), tf.sigmoid(last)
-    candidate = tf.tanh(candidate)
+def _gates(product: tf.Tensor, bias: tf.Tensor) -> list[tf.Tensor]:
+    """Input, forget, candidate and output gate, float32 `[B, units]`, of `[B, 4 * units]`."""
+    pairs = zip(tf.split(product, _GATES, 1), tf.split(bias, _GATES), strict=True)
+    sums = [tf.cast(one, tf.float32) + offset for one, offset in pairs]
+    first, forget, candidate, last = sums
+    return [tf.sigmoid(first), tf.sigmoid(forget), tf.tanh(candidate), tf.sigmoid(last)]
+
+
+def _cell(product: tf.Tensor, bias: tf.Tensor, cell: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """A step's matrix product and the old cell -> the new state and cell."""
+    first, forget, candidate, last = _gates(product, bias)
     cell = forget * cell + first * candidate
-    tanh = tf.tanh(cell)
-    return [first, forget, candidate, last, cell, tanh, tf.cast(last * tanh, dtype)]
+    return tf.cast(last * tf.tanh(cell), product.dtype), cell
 
 
-def _cell_gradient(saved, state: tf.Tensor, cell: tf.Tensor):
-    """Gradients of the four gates' products, and of the old cell; all float32 `[B, units]`."""
-    first, forget, candidate, last, old, tanh = saved
-    sigmoid_grad, tanh_grad = tf.raw_ops.SigmoidGrad, tf.raw_ops.TanhGrad
-    cell = cell + tanh_grad(y=tanh, dy=state * last)
-    gates = (
-        sigmoid_grad(y=first, dy=cell * candidate),
-        sigmoid_grad(y=forget, dy=cell * old),
-        tanh_grad(y=candidate, dy=cell * first),
-        sigmoid_grad(y=last, dy=state * tanh),
-    )
-    return gates, cell * forget
+def _cell_gradient(product, bias, old, state, cell) -> list[tf.Tensor]:
+    """Gradients of the product, gate by gate, and of the old cell, from those of state and cell.
 
-
-def _write(arrays: list[tf.TensorArray], step: tf.Tensor, values) -> list[tf.TensorArray]:
-    shifted = (len(arrays) - 3, len(arrays) - 1)  # cell and state: place 0 is before step 0
-    return [
-        array.write(step + 1 if index in shifted else step, value)
-        for index, (array, value) in enumerate(zip(arrays, values, strict=True))
+    Computes the gates again: keeping them would take four times the memory and no less time.
+    """
+    first, forget, candidate, last = _gates(product, bias)
+    tanh = tf.tanh(forget * old + first * candidate)
+    state = tf.cast(state, tf.float32)
+    cell += state * last * (1 - tanh * tanh)
+    gates = [
+        cell * candidate * first * (1 - first),
+        cell * old * forget * (1 - forget),
+        cell * first * (1 - candidate * candidate),
+        state * tanh * last * (1 - last),
     ]
+    return [tf.cast(gate, product.dtype) for gate in gates] + [cell * forget]
 
 
-def _read(arrays: list[tf.TensorArray], step: tf.Tensor) -> list[tf.Tensor]:
-    """Gates, old cell and tanh of the new one."""
-    return [array.read(step) for array in arrays[:-1]]
+_compiled_cell = tf.function(_cell, jit_compile=True, autograph=False)
+_compiled_cell_gradient = tf.function(_cell_gradient, jit_compile=True, autograph=False)
+
+
+def _compiles() -> bool:
+    """Compiled on CPUs only: on a GPU the compiler may lack its libraries, and gains little."""
+    return not tf.config.list_physical_devices("GPU")
 
 
 def glorot(variable: tf.Variable, seed: int) -> tf.Tensor:

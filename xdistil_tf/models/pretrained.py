@@ -15,7 +15,7 @@ import numpy as np
 from absl import logging
 
 from xdistil_tf import files
-from xdistil_tf.models import checkpoint_readers, encoder, weight_names
+from xdistil_tf.models import checkpoint_readers, encoder, encoder_config, weight_names
 
 _HEAD_PARTS = ("head", "pooler", "next_sentence", "masked_lm")
 
@@ -32,7 +32,7 @@ def load_encoder(
 
     Args:
       path: Model folder (safetensors, h5, bin or TF1) or hub name.
-      head: As in `encoder.complete_config`; None takes the checkpoint's own, and
+      head: As in `encoder_config.complete_config`; None takes the checkpoint's own, and
         `{"kind": None}` takes no head.
       precision: `float32`, `bfloat16` or `mixed_float16`.
       allow_missing_head: Whether head parts that the checkpoint lacks, or has in another shape,
@@ -46,9 +46,8 @@ def load_encoder(
     """
     folder = resolve_folder(path)
     raw = _read_raw_config(folder)
-    family = _family(raw, folder)
-    tensors = _plain_tensors(folder, family)
-    config = _our_config(raw, family, tensors)
+    tensors = _plain_tensors(folder, raw)
+    config = _our_config(raw, tensors)
     config.update(overrides or {})
     if head is not None:
         config["head"] = dict(head)
@@ -90,11 +89,13 @@ def save_encoder(model: encoder.Encoder, folder: str, labels: Sequence[str] | No
     os.makedirs(folder, exist_ok=True)
     with files.replaced_file(os.path.join(folder, "model.safetensors")) as handle:
         handle.write(safetensors_numpy.save(tensors, metadata={"format": "pt"}))
-    files.write_json(os.path.join(folder, "config.json"), huggingface_config(config, labels))
+    files.write_json(
+        os.path.join(folder, "config.json"), encoder_config.to_huggingface(config, labels)
+    )
 
 
 def read_config(path: str) -> dict:
-    """The complete config of a model folder or hub name, in `encoder.complete_config`'s keys.
+    """The config of a model folder or hub name, as `encoder_config.complete_config` gives it.
 
     Raises:
       FileNotFoundError: If there is no config.
@@ -102,12 +103,11 @@ def read_config(path: str) -> dict:
     """
     folder = resolve_folder(path)
     raw = _read_raw_config(folder)
-    family = _family(raw, folder)
     try:
-        tensors = _plain_tensors(folder, family)
+        tensors = _plain_tensors(folder, raw)
     except (ImportError, FileNotFoundError):
         tensors = {}
-    return encoder.complete_config(_our_config(raw, family, tensors))
+    return _our_config(raw, tensors)
 
 
 def read_labels(path: str) -> tuple[str, ...] | None:
@@ -126,7 +126,7 @@ def read_word_embeddings(path: str) -> np.ndarray:
     """
     folder = resolve_folder(path)
     name = "embeddings.word_embeddings.weight"
-    tensors = _plain_tensors(folder, _family(_read_raw_config(folder), folder))
+    tensors = _plain_tensors(folder, _read_raw_config(folder))
     if name not in tensors:
         raise ValueError(f"No word embeddings in {folder!r}. Expected a tensor {name!r}.")
     return np.array(tensors[name].read(), dtype=np.float32)
@@ -134,16 +134,12 @@ def read_word_embeddings(path: str) -> np.ndarray:
 
 def weights_fingerprint(folder: str) -> str:
     """SHA-256, in hex, of the content of a folder's weight files."""
-    digest = hashlib.sha256()
+    folder, digest = os.fspath(folder), hashlib.sha256()
     kind, paths = checkpoint_readers.find_weight_files(folder)
     if kind == "tf1":
-        prefix = paths[0]
-        stem = os.path.basename(prefix) + "."
-        names = sorted(
-            name for name in os.listdir(os.path.dirname(prefix)) if name.startswith(stem)
-        )
-        names = [name for name in names if not name.endswith(".meta")]
-        paths = [os.path.join(os.path.dirname(prefix), name) for name in names]
+        place, stem = os.path.split(paths[0])
+        names = [name for name in sorted(os.listdir(place)) if name.startswith(f"{stem}.")]
+        paths = [os.path.join(place, name) for name in names if not name.endswith(".meta")]
     for path in paths:
         digest.update(files.file_fingerprint(path).encode())
     return digest.hexdigest()
@@ -169,38 +165,10 @@ def resolve_folder(path: str) -> str:
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise FileNotFoundError(
-            f"No folder {path!r} here, and the hub did not give a model of that name "
-            f"({type(error).__name__}: {reason[:200]}). Give a local model folder, or go online once."
+            f"No folder {path!r} here, and no such model from the hub ({type(error).__name__}: "
+            f"{reason[:200]}). Give a local model folder, or go online once."
         ) from error
     return folder
-
-
-def huggingface_config(config: Mapping, labels: Sequence[str] | None = None) -> dict:
-    """The `config.json` of a complete config; what is ours alone stands under `xdistil`."""
-    family, head = config["model_type"], config["head"]
-    result = {"architectures": [_architecture(config)], "model_type": family}
-    skip = {"model_type", "head", "classifier_dropout"}
-    if family != "electra":
-        skip.add("embedding_size")
-    renamed = _DISTILBERT_KEYS if family == "distilbert" else {}
-    if family == "distilbert":
-        skip |= {"type_vocab_size", "layer_norm_eps"}
-        result["sinusoidal_pos_embds"] = False
-    for key, value in config.items():
-        if key not in skip:
-            result[renamed.get(key, key)] = value
-    if config["classifier_dropout"] is not None:
-        key = "seq_classif_dropout" if family == "distilbert" else "classifier_dropout"
-        result[key] = config["classifier_dropout"]
-    if head["num_labels"]:
-        names = labels or [f"LABEL_{i}" for i in range(head["num_labels"])]
-        result["id2label"] = {str(i): str(name) for i, name in enumerate(names)}
-        result["label2id"] = {str(name): i for i, name in enumerate(names)}
-    if head["kind"] in ("classification", "regression"):
-        regression = head["kind"] == "regression"
-        result["problem_type"] = "regression" if regression else "single_label_classification"
-    result["xdistil"] = {"head": dict(head)}
-    return result
 
 
 def _assign(model, tensors, allow_missing_head: bool, folder: str) -> tuple[str, ...]:
@@ -263,9 +231,15 @@ def _sources(model) -> dict[str, tuple[str, ...]]:
     return sources
 
 
-def _plain_tensors(folder: str, family: str) -> dict[str, checkpoint_readers.Tensor]:
+def _plain_tensors(folder: str, raw: Mapping) -> dict[str, checkpoint_readers.Tensor]:
+    family = encoder_config.family_of(raw)
     tensors = checkpoint_readers.open_tensors(folder)
     return {weight_names.plain_name(name, family): tensor for name, tensor in tensors.items()}
+
+
+def _our_config(raw: Mapping, tensors: Mapping) -> dict:
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    return encoder_config.from_huggingface(raw, shapes)
 
 
 def _read_raw_config(folder: str) -> dict:
@@ -275,110 +249,6 @@ def _read_raw_config(folder: str) -> dict:
             return files.read_json(path)
     raise FileNotFoundError(f"No config in {folder!r}. Expected config.json or bert_config.json.")
 
-
-def _family(raw: Mapping, folder: str) -> str:
-    family = raw.get("model_type", "bert")  # Google's bert_config.json names none.
-    if family not in encoder.FAMILIES:
-        raise ValueError(
-            f"Unknown model_type of {folder!r}. Expected one of {sorted(encoder.FAMILIES)}. "
-            f"Received: {family!r}."
-        )
-    if raw.get("position_embedding_type", "absolute") != "absolute":
-        raise ValueError(
-            f"Unsupported position_embedding_type of {folder!r}. Expected 'absolute'. "
-            f"Received: {raw['position_embedding_type']!r}."
-        )
-    return family
-
-
-def _our_config(raw: Mapping, family: str, tensors: Mapping) -> dict:
-    config = dict(raw)
-    if family == "distilbert":
-        config.update(
-            {ours: raw[theirs] for ours, theirs in _DISTILBERT_KEYS.items() if theirs in raw}
-        )
-        config["classifier_dropout"] = raw.get("seq_classif_dropout", 0.2)
-    config["model_type"] = family
-    config["head"] = _own_head(raw, family, tensors)
-    return config
-
-
-def _own_head(raw: Mapping, family: str, tensors: Mapping) -> dict:
-    """The head that a checkpoint has, by its config or, where that is silent, by its tensors."""
-    ours = raw.get("xdistil", {}).get("head")
-    if ours:
-        return ours
-    architecture = (raw.get("architectures") or [""])[0]
-    kind = next((kind for end, kind in _ARCHITECTURES if architecture.endswith(end)), None)
-    if family == "electra" and architecture.endswith("ForPreTraining"):
-        kind = None
-    if not architecture and "classifier.weight" in tensors:
-        kind = "classification"
-    elif not architecture and "cls.predictions.bias" in tensors:
-        kind = "pretraining"
-    head = {"kind": kind}
-    if kind in ("classification", "tagging"):
-        head["num_labels"] = _num_labels(raw, tensors)
-        if kind == "classification" and (
-            raw.get("problem_type") == "regression" or head["num_labels"] == 1
-        ):
-            head["kind"] = "regression"
-    elif family == "bert":
-        head["next_sentence"] = kind == "pretraining" and "cls.seq_relationship.weight" in tensors
-        head["pooler"] = "tanh_pooler" if "pooler.dense.weight" in tensors else "none"
-    return head
-
-
-def _num_labels(raw: Mapping, tensors: Mapping) -> int:
-    for name in ("classifier.out_proj.weight", "classifier.weight"):
-        if name in tensors:
-            return tensors[name].shape[0]
-    return len(raw["id2label"]) if raw.get("id2label") else raw.get("num_labels", 2)
-
-
-def _architecture(config: Mapping) -> str:
-    stem, head = _CLASS_STEMS[config["model_type"]], config["head"]
-    kind = head["kind"]
-    if kind in ("classification", "regression") and head["pooler"] == "none":
-        kind = None  # PyTorch users have no class for such a head; the body loads.
-    if kind == "pretraining" and head["next_sentence"]:
-        return f"{stem}ForPreTraining"
-    return stem + _CLASS_ENDS[kind]
-
-
-_DISTILBERT_KEYS = {
-    "hidden_size": "dim",
-    "num_hidden_layers": "n_layers",
-    "num_attention_heads": "n_heads",
-    "intermediate_size": "hidden_dim",
-    "hidden_act": "activation",
-    "hidden_dropout_prob": "dropout",
-    "attention_probs_dropout_prob": "attention_dropout",
-}
-
-_ARCHITECTURES = (
-    ("ForSequenceClassification", "classification"),
-    ("ForTokenClassification", "tagging"),
-    ("ForPreTraining", "pretraining"),
-    ("ForMaskedLM", "pretraining"),
-)
-
-_CLASS_STEMS = {
-    "bert": "Bert",
-    "roberta": "Roberta",
-    "xlm-roberta": "XLMRoberta",
-    "camembert": "Camembert",
-    "distilbert": "DistilBert",
-    "electra": "Electra",
-}
-
-_CLASS_ENDS = {
-    "classification": "ForSequenceClassification",
-    "regression": "ForSequenceClassification",
-    "tagging": "ForTokenClassification",
-    "pretraining": "ForMaskedLM",
-    None: "Model",
-}
 
 _HUB_FILES = [
     "config.json",

@@ -1,0 +1,1 @@
+"""Side-by-side measurements of the library against what a user would pick instead."""

@@ -1,0 +1,406 @@
+"""Measures two sides alternately and writes the result as one JSON file.
+
+    with Worker("benchmarks.encoder:ours") as ours, Worker("benchmarks.encoder:theirs") as theirs:
+        rates = interleaved({"ours": ours.case("bf16"), "theirs": theirs.case("bf16")}, repeats=5)
+    write_results("encoder", [comparison("forward", rates["ours"], rates["theirs"], ...)], {})
+
+A worker is a process of its own that keeps its models and its threads, and sleeps while the
+other side is measured: two frameworks in one process would fight for the same cores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import importlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from xdistil_tf import versions
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+ROOT = pathlib.Path(__file__).parent.parent
+COMPARISON_KEYS = ("name", "ours", "theirs", "unit", "ratio", "aim")
+LOWER_IS_BETTER = ("s", "ms", "us", "MB", "bytes")
+
+_BEGAN = time.perf_counter()
+# Idle OpenMP threads spin before they sleep; let them, so that they do not disturb the other side.
+_PAUSE = 0.25
+
+
+FLAGS = flags.FLAGS
+
+
+def define_flags(repeats: int) -> None:
+    """The flags that every benchmark has; call it once, before `app.run`."""
+    flags.DEFINE_string(
+        "data_dir", os.environ.get("XDISTIL_DATA"), "Folder with glue/ and bert/; $XDISTIL_DATA."
+    )
+    flags.DEFINE_string("minilm", "models/minilm", "Hugging Face folder of MiniLM (make minilm).")
+    flags.DEFINE_integer("repeats", repeats, "Measured rounds.", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Of weights and order.")
+    flags.DEFINE_string("output", None, "JSON file; default: benchmarks/results/<name>.json.")
+
+
+def data_folder(*parts: str) -> str:
+    """A folder or file below `--data_dir`.
+
+    Raises:
+      FileNotFoundError: If it is not there.
+    """
+    if not FLAGS.data_dir:
+        raise FileNotFoundError("Expected --data_dir, or the variable XDISTIL_DATA.")
+    return existing(pathlib.Path(FLAGS.data_dir, *parts), "Set --data_dir.")
+
+
+def minilm_folder() -> str:
+    """The folder of `--minilm`.
+
+    Raises:
+      FileNotFoundError: If it is not there.
+    """
+    return existing(pathlib.Path(FLAGS.minilm), "Run `make minilm`, or set --minilm.")
+
+
+def existing(path: pathlib.Path, cure: str) -> str:
+    """The absolute path.
+
+    Raises:
+      FileNotFoundError: If it is not there; says what to do.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"There is no {path}. {cure}")
+    return str(path.absolute())
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """One repetition.
+
+    Attributes:
+      units: What was processed (examples, sequences, FLOP, ...).
+      seconds: How long it took.
+      extra: Anything else that the case reported, JSON-able.
+      peak_mb: Largest resident size that its process ever had.
+    """
+
+    units: float
+    seconds: float
+    extra: Any = None
+    peak_mb: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Units a second."""
+        return self.units / self.seconds
+
+
+def timed(case: Callable[[], Any]) -> Measured:
+    """Runs a case once.
+
+    Args:
+      case: Returns the units it processed; or (units, extra); or a `Measured` of its own, which
+        is passed on (a worker's case measures in the worker).
+    """
+    gc.collect()
+    began = time.perf_counter()
+    given = case()
+    seconds = time.perf_counter() - began
+    if isinstance(given, Measured):
+        return given
+    units, extra = given if isinstance(given, tuple) else (given, None)
+    return Measured(float(units), seconds, extra, peak_mb())
+
+
+def peak_mb() -> float:
+    """The largest resident size that this process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def rounds(
+    cases: Mapping[str, Callable[[], Any]], repeats: int = 5, warmup: int = 1
+) -> dict[str, list[Measured]]:
+    """Runs A B C, A B C, ...: what slows the machine for a while slows all of them.
+
+    Args:
+      cases: Name -> callable, see `timed`.
+      repeats: Measured rounds.
+      warmup: Rounds before, not counted.
+
+    Returns:
+      Name -> `repeats` measurements.
+    """
+    results: dict[str, list[Measured]] = {name: [] for name in cases}
+    for number in range(warmup + repeats):
+        for name, case in cases.items():
+            time.sleep(_PAUSE)
+            measured = timed(case)
+            if number >= warmup:
+                results[name].append(measured)
+    return results
+
+
+def interleaved(
+    cases: Mapping[str, Callable[[], Any]], repeats: int = 5, warmup: int = 1
+) -> dict[str, list[float]]:
+    """`rounds`, as name -> units a second."""
+    measured = rounds(cases, repeats, warmup)
+    return {name: [one.rate for one in values] for name, values in measured.items()}
+
+
+class Worker:
+    """A process that holds cases and runs one of them when told to.
+
+    Args:
+      factory: `package.module:function`; called in the worker with `arguments`, returns a dict
+        name -> case.
+      arguments: JSON-able keyword arguments of the factory.
+      environment: Variables set for the worker, on top of this process's.
+
+    Attributes:
+      names: The cases it offers.
+    """
+
+    def __init__(
+        self,
+        factory: str,
+        arguments: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ):
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        self._factory = factory
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.harness", factory, json.dumps(arguments or {})],
+            env={**os.environ, "PYTHONPATH": path, **_QUIET, **(environment or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.names: list[str] = self._answer()["names"]
+
+    def case(self, name: str) -> Callable[[], Measured]:
+        """A callable that runs the worker's case of that name once."""
+        return lambda: self.run(name)
+
+    def run(self, name: str) -> Measured:
+        """Runs a case once; time is taken in the worker.
+
+        Raises:
+          RuntimeError: If the worker died; its own error stands in the log above.
+        """
+        self._process.stdin.write(json.dumps({"run": name}) + "\n")
+        self._process.stdin.flush()
+        return Measured(**self._answer()["measured"])
+
+    def close(self) -> None:
+        """Ends the worker."""
+        self._process.stdin.close()
+        self._process.wait()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _answer(self) -> dict[str, Any]:
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            raise RuntimeError(f"The worker {self._factory} ended with code {code}; see its error.")
+        return json.loads(line)
+
+
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "TOKENIZERS_PARALLELISM": "true"}
+# `transformers` imports every framework that it finds; each side sees its own only.
+TENSORFLOW_ONLY = {"USE_TORCH": "0", "USE_TF": "1", "TF_USE_LEGACY_KERAS": "1"}
+TORCH_ONLY = {"USE_TF": "0", "USE_TORCH": "1"}
+
+
+def comparison(
+    name: str,
+    ours: float | Sequence[float],
+    theirs: float | Sequence[float],
+    unit: str,
+    aim: float | None = None,
+) -> dict[str, Any]:
+    """One row of `comparisons`; of several measurements the median counts.
+
+    Args:
+      name: What is compared, in words.
+      ours: A number or the repetitions of one.
+      theirs: The same, of the other side.
+      unit: Of both; times and sizes (`LOWER_IS_BETTER`) are better when smaller.
+      aim: The ratio to reach, or `None`.
+
+    Returns:
+      `{name, ours, theirs, unit, ratio, aim}`; a ratio above 1 means that ours is better.
+    """
+    ours, theirs = _median(ours), _median(theirs)
+    ratio = theirs / ours if unit in LOWER_IS_BETTER else ours / theirs
+    return {
+        "name": name,
+        "ours": _rounded(ours),
+        "theirs": _rounded(theirs),
+        "unit": unit,
+        "ratio": _rounded(ratio),
+        "aim": aim,
+    }
+
+
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    """Median, extremes and number of repetitions."""
+    return {
+        "median": _rounded(statistics.median(values)),
+        "min": _rounded(min(values)),
+        "max": _rounded(max(values)),
+        "repeats": len(values),
+    }
+
+
+def write_results(
+    path: str | pathlib.Path,
+    comparisons: Sequence[Mapping[str, Any]],
+    extra: Mapping[str, Any] | None = None,
+    *,
+    measurements: Mapping[str, Sequence[float]] | None = None,
+    seed: int = 0,
+) -> pathlib.Path:
+    """Writes `benchmarks/results/<name>.json` (or any path) and prints its rows.
+
+    Args:
+      path: A benchmark's name, or a path that ends in `.json`.
+      comparisons: Rows of `comparison`.
+      extra: Settings and notes that belong to the result.
+      measurements: Name -> repetitions; kept as median, minimum and maximum.
+      seed: Of data and weights.
+
+    Raises:
+      ValueError: If a row is not one of `comparison`.
+    """
+    path = pathlib.Path(path)
+    if path.suffix != ".json":
+        path = RESULTS / f"{path}.json"
+    content = {
+        "benchmark": path.stem,
+        "comparisons": [dict(row) for row in comparisons],
+        "measurements": {name: summary(values) for name, values in (measurements or {}).items()},
+        "extra": dict(extra or {}),
+        "versions": versions.environment() | {"torch": _version("torch")},
+        "seed": seed,
+        "command": command(),
+        "wall_seconds": round(time.perf_counter() - _BEGAN, 1),
+    }
+    problems = schema_problems(content)
+    if problems:
+        raise ValueError(f"{path} would not be a benchmark result: {'; '.join(problems)}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    sys.stdout.write("\n" + table(comparisons) + f"\nThe result is in {path}.\n")
+    return path
+
+
+def command() -> str:
+    """The command line that made a result, without this machine's paths."""
+    places = ("--data_dir", "--minilm", "--output", "--work_dir")
+    arguments = [one for one in sys.argv[1:] if not one.startswith(places)]
+    return " ".join(["python -m", f"benchmarks.{pathlib.Path(sys.argv[0]).stem}", *arguments])
+
+
+def table(comparisons: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as aligned text."""
+    cells = [tuple(str(row[key]) for key in COMPARISON_KEYS) for row in comparisons]
+    cells = [COMPARISON_KEYS, *cells]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(COMPARISON_KEYS))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in cells
+    )
+
+
+def schema_problems(content: Mapping[str, Any]) -> list[str]:
+    """What keeps a dict from being the content of a result file; empty if nothing does."""
+    expected = {
+        "benchmark": str,
+        "comparisons": list,
+        "measurements": dict,
+        "extra": dict,
+        "versions": dict,
+        "seed": int,
+        "command": str,
+        "wall_seconds": (int, float),
+    }
+    problems = [
+        f"{key} is missing or of the wrong type"
+        for key, kind in expected.items()
+        if not isinstance(content.get(key), kind)
+    ]
+    for number, row in enumerate(content.get("comparisons") or []):
+        problems += [f"comparison {number}: {one}" for one in _row_problems(row)]
+    if not content.get("comparisons"):
+        problems.append("there are no comparisons")
+    return problems
+
+
+def _row_problems(row: Mapping[str, Any]) -> list[str]:
+    if tuple(row) != COMPARISON_KEYS:
+        return [f"expected the keys {COMPARISON_KEYS}, received {tuple(row)}"]
+    problems = [f"{k} is no text" for k in ("name", "unit") if not isinstance(row[k], str)]
+    for key in ("ours", "theirs", "ratio"):
+        if not isinstance(row[key], (int, float)) or not row[key] > 0:
+            problems.append(f"{key} is no positive number")
+    if row["aim"] is not None and not isinstance(row["aim"], (int, float)):
+        problems.append("aim is neither a number nor null")
+    if not problems:
+        lower = row["unit"] in LOWER_IS_BETTER
+        ratio = row["theirs"] / row["ours"] if lower else row["ours"] / row["theirs"]
+        if abs(ratio / row["ratio"] - 1) > 0.01:
+            problems.append(f"ratio {row['ratio']} does not follow from ours and theirs")
+    return problems
+
+
+def _median(value: float | Sequence[float]) -> float:
+    return float(value) if isinstance(value, (int, float)) else float(statistics.median(value))
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _serve(factory: str, arguments: dict[str, Any]) -> None:
+    # Whatever a library prints goes to the log; the answers have a channel of their own.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def answer(content: dict[str, Any]) -> None:
+        answers.write(json.dumps(content) + "\n")
+        answers.flush()
+
+    module, name = factory.split(":")
+    cases = getattr(importlib.import_module(module), name)(**arguments)
+    answer({"names": list(cases)})
+    for line in sys.stdin:
+        measured = timed(cases[json.loads(line)["run"]])
+        answer({"measured": dataclasses.asdict(measured)})
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], json.loads(sys.argv[2]))

@@ -1,0 +1,51 @@
+"""Repeats the main job over tasks, label subsets and seeds, and writes the table with its JSON.
+
+python bin/study.py --study=configs/evidence/xtremedistil_sst2_low.yaml --output_dir=runs/low
+"""
+
+from __future__ import annotations
+
+import sys
+
+from absl import flags, logging
+
+from xdistil_tf import command_line, recipe, recipes, study
+from xdistil_tf.bin import shared_flags
+from xdistil_tf.interruption import Interruption
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    shared_flags.define_strategy_flags()
+    flags.DEFINE_string("study", None, "YAML file; see configs/evidence/.", required=True)
+    flags.DEFINE_string("output_dir", None, "A folder for all runs and the table.", required=True)
+    flags.DEFINE_multi_string("set", [], "Any field of the study: path=value.")
+    flags.DEFINE_string("output_json", None, "A copy of the result, for the documents.")
+
+
+def main(_) -> None:
+    strategy = shared_flags.strategy()
+    config = recipe.load_config(study.Study, recipes.find(FLAGS.study), FLAGS.set)
+    with Interruption().listening() as interruption:
+        result = study.run_study(
+            config,
+            FLAGS.output_dir,
+            strategy=strategy,
+            options=shared_flags.trainer_options(),
+            interruption=interruption,
+        )
+    if FLAGS.output_json:
+        study.write_result(FLAGS.output_json, result)
+    for row in [result["table"]["columns"], *result["table"]["rows"]]:
+        sys.stdout.write(" | ".join(row) + "\n")
+    logging.info("The study is in %s/%s.json.", FLAGS.output_dir, config.name)
+
+
+def run() -> None:
+    define_flags()
+    command_line.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,145 @@
+"""Writes the tables of README.md and docs/*.md from the JSON files they name.
+
+    python tools/render_tables.py            # brings all tables up to date
+    python tools/render_tables.py --check    # exits 1 if a table differs from its file
+
+A table stands between `<!-- table: benchmarks/results/<name>.json -->` and `<!-- end -->`. Two
+kinds of file are known: a study (`"table": {"columns": [...], "rows": [[...]]}`) and a benchmark
+(`"comparisons": [{"name", "ours", "theirs", "unit", "ratio", "aim"}]`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+_BLOCK = re.compile(
+    r"(?P<begin>^<!-- table: (?P<path>[^\s]+) -->\n)(?P<body>.*?)(?P<end>^<!-- end -->$)",
+    re.DOTALL | re.MULTILINE,
+)
+_BEGIN = re.compile(r"^<!-- table: ", re.MULTILINE)
+
+
+def documents(root: pathlib.Path) -> list[pathlib.Path]:
+    """The files that may hold tables."""
+    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+
+
+def rendered(text: str, root: pathlib.Path) -> str:
+    """A document with every table written anew.
+
+    Raises:
+      ValueError: If a marker has no end, or a file is of neither kind.
+    """
+    if len(_BEGIN.findall(text)) != len(_BLOCK.findall(text)):
+        raise ValueError("a line `<!-- table: ... -->` has no line `<!-- end -->` after it")
+    return _BLOCK.sub(lambda m: m["begin"] + _body(m["path"], root) + m["end"], text)
+
+
+def _body(path: str, root: pathlib.Path) -> str:
+    file = root / path
+    if not file.is_file():
+        return f"Not measured yet: there is no `{path}`.\n"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if "table" in content:
+        return markdown(content["table"]["columns"], content["table"]["rows"])
+    if "comparisons" in content:
+        return markdown(*comparisons(content["comparisons"]))
+    raise ValueError(f"{path} has neither 'table' nor 'comparisons'. It has {sorted(content)}")
+
+
+def comparisons(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of a benchmark; a ratio above 1 means that ours is better."""
+    columns = ["compared", "ours", "theirs", "unit", "ratio", "aim"]
+    return columns, [
+        [
+            row["name"],
+            row["ours"],
+            row["theirs"],
+            row["unit"],
+            _times(row["ratio"]),
+            f"≥ {_times(row['aim'])}" if row.get("aim") is not None else None,
+        ]
+        for row in rows
+    ]
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table; columns that hold numbers are aligned to the right.
+
+    Raises:
+      ValueError: If a row has another width than the header.
+    """
+    for row in rows:
+        if len(row) != len(columns):
+            raise ValueError(f"expected rows of {len(columns)} cells, received {list(row)}")
+    numeric = [
+        any(_is_number(row[i]) for row in rows)
+        and all(_is_number(row[i]) or row[i] is None for row in rows)
+        for i in range(len(columns))
+    ]
+    lines = [[_cell(one) for one in columns], ["---:" if one else "---" for one in numeric]]
+    lines += [[_cell(one) for one in row] for row in rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        value = f"{value:,.0f}" if abs(value) >= 10000 else f"{value:.4g}"
+    elif isinstance(value, int) and not isinstance(value, bool):
+        value = f"{value:,}"
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.3g} ×"
+
+
+def _changed(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, str]]:
+    """Documents that are not up to date, with what they should be."""
+    for path in documents(root):
+        text = path.read_text(encoding="utf-8")
+        try:
+            wanted = rendered(text, root)
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{path}: {error}") from error
+        if wanted != text:
+            yield path, wanted
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--check", action="store_true", help="Change nothing; exit 1 on differences."
+    )
+    parser.add_argument("--root", type=pathlib.Path, default=ROOT, help="The checkout.")
+    options = parser.parse_args(arguments)
+    try:
+        changed = list(_changed(options.root))
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    for path, wanted in changed:
+        if options.check:
+            sys.stderr.write(f"error: {path} differs. Run python tools/render_tables.py.\n")
+        else:
+            path.write_text(wanted, encoding="utf-8")
+            sys.stdout.write(f"{path}\n")
+    return int(options.check and bool(changed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
