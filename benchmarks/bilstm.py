@@ -114,7 +114,7 @@ def theirs(data: dict, precision: str) -> dict[str, Callable[[], float]]:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     return _cases(train, data, ["padded", "sorted"])
 

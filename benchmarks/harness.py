@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 
 from xdistil_tf import versions
 
@@ -146,6 +146,9 @@ def rounds(
         for name, case in cases.items():
             time.sleep(_PAUSE)
             measured = timed(case)
+            logging.info(
+                "round %d of %d: %s %.4g/s", number + 1, warmup + repeats, name, measured.rate
+            )
             if number >= warmup:
                 results[name].append(measured)
     return results
@@ -181,7 +184,7 @@ class Worker:
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         self._factory = factory
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.harness", factory, json.dumps(arguments or {})],
+            [sys.executable, "-c", _SERVE, factory, json.dumps(arguments or {})],
             env={**os.environ, "PYTHONPATH": path, **_QUIET, **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -222,6 +225,8 @@ class Worker:
         return json.loads(line)
 
 
+# Not `-m benchmarks.harness`: that would make a second `Measured`, unknown to the cases.
+_SERVE = "import sys; from benchmarks import harness; harness.serve(*sys.argv[1:])"
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "TOKENIZERS_PARALLELISM": "true"}
 # `transformers` imports every framework that it finds; each side sees its own only.
 TENSORFLOW_ONLY = {"USE_TORCH": "0", "USE_TF": "1", "TF_USE_LEGACY_KERAS": "1"}
@@ -385,7 +390,8 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _serve(factory: str, arguments: dict[str, Any]) -> None:
+def serve(factory: str, arguments: str) -> None:
+    """Runs a worker: makes its cases, then runs those that standard input names."""
     # Whatever a library prints goes to the log; the answers have a channel of their own.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -395,12 +401,8 @@ def _serve(factory: str, arguments: dict[str, Any]) -> None:
         answers.flush()
 
     module, name = factory.split(":")
-    cases = getattr(importlib.import_module(module), name)(**arguments)
+    cases = getattr(importlib.import_module(module), name)(**json.loads(arguments))
     answer({"names": list(cases)})
     for line in sys.stdin:
         measured = timed(cases[json.loads(line)["run"]])
         answer({"measured": dataclasses.asdict(measured)})
-
-
-if __name__ == "__main__":
-    _serve(sys.argv[1], json.loads(sys.argv[2]))

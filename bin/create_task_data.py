@@ -7,11 +7,12 @@ python bin/create_task_data.py --task_dir=glue/SST-2 --task=sst-2 --tokenizer=be
 from __future__ import annotations
 
 from absl import flags, logging
+from xdistil_tf.bin import shared_flags
 
 from xdistil_tf import command_line
-from xdistil_tf.bin import shared_flags
 from xdistil_tf.data.task_records import create_task_records
 from xdistil_tf.data.tokenization import load_tokenizer
+from xdistil_tf.models import folders
 
 FLAGS = flags.FLAGS
 
@@ -29,7 +30,7 @@ def main(_) -> None:
     info = create_task_records(
         FLAGS.task_dir,
         FLAGS.task,
-        load_tokenizer(FLAGS.tokenizer, FLAGS.do_lower_case),
+        load_tokenizer(folders.find_tokenizer(FLAGS.tokenizer), FLAGS.do_lower_case),
         FLAGS.output_dir,
         FLAGS.transfer_file,
         shared_flags.records_options(FLAGS.seed, FLAGS.max_seq_length or 128),

@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 
 from absl import flags, logging
+from xdistil_tf.bin import shared_flags
 
 from xdistil_tf import command_line, recipe, recipes, report
-from xdistil_tf.bin import shared_flags
 from xdistil_tf.distill import Job, distill
 from xdistil_tf.interruption import Interruption
 
@@ -30,6 +30,7 @@ def define_flags() -> None:
         "Hugging Face folder, TF1 checkpoint, run folder or hub name.",
         required=True,
     )
+    flags.DEFINE_string("init_checkpoint", None, "What a student that is an encoder starts from.")
     flags.DEFINE_string("model_dir", None, "The distill folder.", required=True)
     flags.DEFINE_multi_string("set_teacher", [], "Any field of the teacher's recipe: path=value.")
     flags.DEFINE_list(
@@ -53,6 +54,7 @@ def main(_) -> None:
         task_dir=FLAGS.task_dir,
         task=FLAGS.task,
         teacher=FLAGS.teacher,
+        init_checkpoint=FLAGS.init_checkpoint,
         model_dir=FLAGS.model_dir,
         transfer_file=tuple(FLAGS.transfer_file) if FLAGS.transfer_file else None,
         records=shared_flags.records_options(config.seed, config.max_seq_length),

@@ -149,19 +149,9 @@ def test_sigterm_saves_exits_with_42_and_the_same_command_goes_on(outcomes):
     terminated, again = outcomes[1][2:4]
     assert terminated.returncode == 42, terminated.stderr
     message = terminated.stderr.strip().splitlines()[-1]
-    assert message == (
-        "error: Stopped in stage logits at step 4. Run the same command to go on."
-    )
+    assert message == ("error: Stopped in stage logits at step 4. Run the same command to go on.")
     assert "Traceback" not in terminated.stderr
     assert "Stage logits goes on at step 4" in again.stderr
-
-
-def test_two_replicas_give_the_weights_of_one(commands, outcomes):
-    import safetensors.numpy
-
-    one, two = (safetensors.numpy.load(commands.weights(f"undisturbed_{n}")) for n in (1, 2))
-    for name in one:
-        np.testing.assert_allclose(one[name], two[name], atol=1e-4, err_msg=name)
 
 
 # In process: everything else about folders of stages.
@@ -326,7 +316,7 @@ def test_best_value_and_patience_survive(tmp_path):
 
 
 def test_a_resumed_stage_stops_where_an_undisturbed_one_does(train, crash_at, tmp_path):
-    """The learning rate is so small that nothing gets better: patience decides the end."""
+    """The learning rate is so high that nothing gets better: patience decides the end."""
     config = student_recipe(
         stage(
             steps=40,

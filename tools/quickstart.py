@@ -23,7 +23,7 @@ from xdistil_tf.run import run as run_recipe
 
 FLAGS = flags.FLAGS
 
-_VOCABULARY = 2500
+_VOCABULARY = 1500
 _DOCUMENTS = 4000
 
 
@@ -39,7 +39,7 @@ def make_task(folder: pathlib.Path, seed: int) -> None:
     """500 labelled sentences, thousands without labels."""
     if not (folder / "labels.tsv").is_file():
         synthetic.generate_task(
-            folder, num_train=500, num_dev=1000, num_test=1000, num_transfer=8000, seed=seed
+            folder, num_train=800, num_dev=1000, num_test=1000, num_transfer=8000, seed=seed
         )
 
 

@@ -24,6 +24,8 @@ _BLOCK = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 _BEGIN = re.compile(r"^<!-- table: ", re.MULTILINE)
+# A figure, one with a unit of comparison, a dash, or nothing.
+_NUMBER = re.compile(r"(≥ )?[-−]?[\d.,]+(e[-+]?\d+)?( ×)?|–|")
 
 
 def documents(root: pathlib.Path) -> list[pathlib.Path]:
@@ -79,14 +81,13 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     for row in rows:
         if len(row) != len(columns):
             raise ValueError(f"expected rows of {len(columns)} cells, received {list(row)}")
+    cells = [[_cell(one) for one in row] for row in rows]
     numeric = [
-        any(_is_number(row[i]) for row in rows)
-        and all(_is_number(row[i]) or row[i] is None for row in rows)
+        any(row[i] for row in cells) and all(_NUMBER.fullmatch(row[i]) for row in cells)
         for i in range(len(columns))
     ]
-    lines = [[_cell(one) for one in columns], ["---:" if one else "---" for one in numeric]]
-    lines += [[_cell(one) for one in row] for row in rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    lines = [[_cell(one) for one in columns], ["---:" if one else "---" for one in numeric], *cells]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _cell(value: Any) -> str:
@@ -97,10 +98,6 @@ def _cell(value: Any) -> str:
     elif isinstance(value, int) and not isinstance(value, bool):
         value = f"{value:,}"
     return str(value).replace("|", "\\|").replace("\n", " ")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _times(ratio: float) -> str:

@@ -114,7 +114,7 @@ class TeacherCache:
 
 
 def sidecar_stem(folder: files.Path, shard: pathlib.Path, feature: str) -> pathlib.Path:
-    """`train-00000-of-00004.tfrecord`, `teacher/hidden/4` -> `<folder>/train-00000-of-00004.hidden.4`."""
+    """Shard `train-00000-of-00004.tfrecord` -> `<folder>/train-00000-of-00004.hidden.4`."""
     output = feature.removeprefix("teacher/").replace("/", ".")
     return pathlib.Path(folder) / f"{shard.stem}.{output}"
 
@@ -204,7 +204,7 @@ def write_cache(
     )
     files.require_disk(folder, planned, "The teacher cache")
     began = time.perf_counter()
-    step = tf.function(lambda batch: teacher(batch, spec.request), reduce_retracing=True)
+    step = _compiled(teacher, spec.request)
     for number, (_, path) in enumerate(shards, start=1):
         stems = {name: sidecar_stem(folder, path, name) for name in shapes}
         if all(sidecar_paths(stem)[1].is_file() for stem in stems.values()):
@@ -282,6 +282,10 @@ def parse_request(
 def write_tsv(cache: TeacherCache, records: RecordSet, path: files.Path) -> None:
     """Writes cached logits as text, `id` and one column a class, for other tools."""
     reader = cache.readers({"logits": None}, records)["teacher/logits"]
+    if reader.row.kind != "example":
+        raise ValueError(
+            "Logits as text need one row an example. Received: the cache of a tagging task."
+        )
     labels = cache.info["made_from"]["labels"] or range(reader.row.shape[-1])
     with files.replaced_file(path, "w") as handle:
         handle.write("\t".join(["id", *(f"logit_{label}" for label in labels)]) + "\n")
@@ -338,6 +342,21 @@ def _write_shard(step, records: RecordSet, stems, shapes, precision: str, batch_
                 for one in records.ids[numbers]:
                     value, length = rows[name][one]
                     writer.write([one], value[np.newaxis], [length])
+
+
+def _compiled(teacher, request: outputs.Request):
+    """The teacher's answer to a batch, compiled once for all shapes.
+
+    A graph for the shapes that came first would differ in the last bits of its values, so a pass
+    that was interrupted would not give what an undisturbed one does.
+    """
+    answer = tf.function(lambda batch: teacher(batch, request))
+
+    def step(batch):
+        free = {name: tf.TensorSpec([None] * v.shape.rank, v.dtype) for name, v in batch.items()}
+        return answer.get_concrete_function(free)(batch)
+
+    return step
 
 
 class Subset:

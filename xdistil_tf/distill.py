@@ -37,6 +37,7 @@ class Job:
       task: A GLUE name, `classification`, `regression` or `tagging`.
       teacher: Hugging Face folder, TF1 checkpoint, model folder or hub name.
       model_dir: The distill folder.
+      init_checkpoint: What a student that is an encoder starts from.
       transfer_file: Globs of unlabelled texts; `None`: the train texts.
       records: How the task becomes records.
       teacher_labels: The task's labels in the order of the teacher's classes.
@@ -51,6 +52,7 @@ class Job:
     task: str
     teacher: str
     model_dir: str
+    init_checkpoint: str | None = None
     transfer_file: tuple[str, ...] | None = None
     records: RecordOptions = RecordOptions()
     teacher_labels: tuple[str, ...] | None = None
@@ -96,6 +98,7 @@ def distill(
         folder / "student",
         teacher=teacher,
         cache_dir=folder / "cache",
+        init_checkpoint=job.init_checkpoint,
         **training,
     )
     baseline = None
@@ -224,7 +227,14 @@ def _labels_only(
 
     def train(number: int) -> dict[str, Any]:
         config = labels_only_recipe(job.recipe, number)
-        return run(config, data, target, teacher=teacher, **training)
+        return run(
+            config,
+            data,
+            target,
+            teacher=teacher,
+            init_checkpoint=job.init_checkpoint,
+            **training,
+        )
 
     result = train(steps)
     if result["seconds"] < student["seconds"] and not extended.is_file():

@@ -310,7 +310,7 @@ def latency_ms(model, batch_size: int, length: int, repeats: int = 20) -> float:
 
 
 def parameter_counts(model) -> dict[str, int]:
-    """`parameters` and `parameters_without_embeddings`, trainable or not, tables of ids left out."""
+    """`parameters` and `parameters_without_embeddings`, trainable or not, without tables of ids."""
     floating = {
         name: int(np.prod(v.shape))
         for name, v in model.named_variables().items()

@@ -68,7 +68,7 @@ def validate_request(request: Request, available: Request, who: str = "model") -
 
 
 def merge_requests(*requests: Request) -> dict[str, tuple[int, ...] | None]:
-    """The union of requests: `{"hidden": (1,)}` and `{"hidden": (4,)}` give `{"hidden": (1, 4)}`."""
+    """The union: `{"hidden": (1,)}` and `{"hidden": (4,)}` give `{"hidden": (1, 4)}`."""
     merged: dict[str, tuple[int, ...] | None] = {}
     for request in requests:
         for key, layers in request.items():

@@ -13,7 +13,7 @@ from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import TaskInfo
 from xdistil_tf.data.tokenization import Tokenizer, check_same_vocabulary, load_tokenizer
 from xdistil_tf.evaluate import Predictions, logits_function, predict_records
-from xdistil_tf.models import folders, pretrained
+from xdistil_tf.models import encoder_config, folders, pretrained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,8 @@ def check_sizes(teacher_folder: str, tokenizer: Tokenizer, max_seq_length: int) 
             f"{config['vocab_size']} rows. Tokenizer and weights belong to different models."
         )
     limit = config["max_position_embeddings"]
+    if encoder_config.FAMILIES[config["model_type"]].positions_after_padding:
+        limit -= config["pad_token_id"] + 1
     if max_seq_length > limit:
         raise ValueError(
             f"The teacher {teacher_folder} takes at most {limit} tokens. Received: "
@@ -90,8 +92,8 @@ def match_labels(
         if head is None or len(head) != len(task_labels):
             classes = "no head for this kind of task" if head is None else f"{len(head)} classes"
             raise ValueError(
-                f"--teacher_labels names {len(given)} classes, but the teacher has {classes}. Leave "
-                "the flag out to have a head trained."
+                f"--teacher_labels names {len(given)} classes, but the teacher has {classes}. "
+                "Leave the flag out to have a head trained."
             )
         if sorted(given) != sorted(task_labels):
             raise ValueError(
@@ -124,8 +126,8 @@ def check_teacher_quality(
     value, error = measured[task.metric], measured["standard_error"]
     constant = metrics.best_constant(task.metric, predictions.comparable(task)[0])
     detail = (
-        f"{task.metric} {value:.4f} (standard error {error:.4f}) against {constant:.4f} of the best "
-        f"constant answer, {len(predictions.ids)} held-out examples"
+        f"{task.metric} {value:.4f} (standard error {error:.4f}) against {constant:.4f} of the "
+        f"best constant answer, {len(predictions.ids)} held-out examples"
     )
     passed = value - constant > 2 * error
     if not passed and not accept_weak_teacher:

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from xdistil_tf import files, recipe
 from xdistil_tf.checkpoints import StageFolder
-from xdistil_tf.data.records import decode_example
 from xdistil_tf.data.record_set import RecordSet
+from xdistil_tf.data.records import decode_example
 from xdistil_tf.data.task_records import TaskInfo
 from xdistil_tf.data.tokenization import Tokenizer
 from xdistil_tf.models import embeddings, folders, pretrained

@@ -188,8 +188,8 @@ class Teaching:
                 if asked != made_from["layer"]:
                     raise ValueError(
                         f"The recipe compares layer {asked} (teacher.layer), the teacher cache "
-                        f"{self._cache.folder} holds layer {made_from['layer']}. Set --teacher_layer, "
-                        "or make the cache again."
+                        f"{self._cache.folder} holds layer {made_from['layer']}. Set "
+                        "--teacher_layer, or make the cache again."
                     )
             for records in sets if objective.teacher_request else ():
                 if not self._cache.covers(records):

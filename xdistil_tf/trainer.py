@@ -65,7 +65,9 @@ class Evaluator:
 
 @dataclasses.dataclass(frozen=True)
 class TrainerOptions:
-    """Speed and logging; nothing here changes a result.
+    """Speed and logging; no objective depends on it.
+
+    Only dropout does: another number of micro-batches draws other masks.
 
     Attributes:
       steps_per_loop: Updates in one compiled call.

@@ -151,7 +151,7 @@ class ShardWriter:
         self._handle.write(framed)
         self._digest.update(framed)
         self._sizes.append(len(framed))
-        self._lengths.append(len(features["input_ids"]))
+        self._lengths.append(_length(features))
         self._ids.append(features["id"])
 
     def __exit__(self, *error: Any) -> None:

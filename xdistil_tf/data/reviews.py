@@ -105,19 +105,19 @@ class Grammar:
         """An opinion of the writer, perhaps beside opinions that do not count."""
         draw = self._source.random()
         clause = self._clause(self._noun(topic), positive)
-        if draw < 0.54:
+        if draw < 0.30:
             return clause
-        if draw < 0.76:
+        if draw < 0.84:
             return f"{clause} and {self._clause(self._noun(topic), positive)}"
         contrary = self._clause(self._noun(topic), not positive)
-        if draw < 0.84:
-            return f"{contrary} , but {clause}"
-        if draw < 0.87:
-            return f"although {contrary} , {clause}"
         if draw < 0.90:
+            return f"{contrary} , but {clause}"
+        if draw < 0.92:
+            return f"although {contrary} , {clause}"
+        if draw < 0.94:
             return f"{clause} even though {contrary}"
         distraction = self._distraction(topic, self._source.random() < 0.5)
-        return f"{distraction} . {clause}" if draw < 0.95 else f"{clause} . {distraction}"
+        return f"{distraction} . {clause}" if draw < 0.97 else f"{clause} . {distraction}"
 
     def _neutral(self, topic: int) -> str:
         """Facts, opinions of others, or an opinion that is withheld."""
@@ -149,7 +149,7 @@ class Grammar:
     def _quality(self, positive: bool, negated: bool) -> str:
         source = self._source
         words = self._adjective(positive)
-        if source.random() < 0.35:
+        if source.random() < 0.45:
             words += f" {'or' if negated else 'and'} {self._adjective(positive)}"
         return f"{source.choice(_DEGREES)} {words}" if source.random() < 0.3 else words
 
@@ -161,7 +161,7 @@ class Grammar:
 
     def _manner(self, positive: bool) -> int:
         polarity, manner = self._home
-        if positive == polarity and self._source.random() < 0.85:
+        if positive == polarity and self._source.random() < 0.2:
             return manner
         return self._source.randrange(_MANNERS)
 
@@ -243,33 +243,33 @@ def _list(words: str, invented: int, ending: str = "") -> _Zipf:
 # the mood, the mind, the make of a thing. Writers keep to a manner, so its words stand together.
 _ADJECTIVES = (
     (
-        _list("bad bland stale awful", 44),
-        _list("ugly shabby messy dull", 44),
-        _list("annoying unpleasant dreadful horrible", 44),
-        _list("boring tedious confusing weak", 44),
-        _list("poor clumsy mediocre terrible", 44),
+        _list("bad bland stale awful", 12),
+        _list("ugly shabby messy dull", 12),
+        _list("annoying unpleasant dreadful horrible", 12),
+        _list("boring tedious confusing weak", 12),
+        _list("poor clumsy mediocre terrible", 12),
     ),
     (
-        _list("good fresh fine superb", 44),
-        _list("beautiful elegant lovely gorgeous", 44),
-        _list("pleasant charming delightful wonderful", 44),
-        _list("brilliant clever memorable impressive", 44),
-        _list("great perfect splendid excellent", 44),
+        _list("good fresh fine superb", 12),
+        _list("beautiful elegant lovely gorgeous", 12),
+        _list("pleasant charming delightful wonderful", 12),
+        _list("brilliant clever memorable impressive", 12),
+        _list("great perfect splendid excellent", 12),
     ),
 )
 _VERBS = (
-    tuple(_list(word, 9, "ed") for word in "hated disliked regretted mocked cursed".split()),
-    tuple(_list(word, 9, "ed") for word in "enjoyed admired loved praised treasured".split()),
+    tuple(_list(word, 3, "ed") for word in "hated disliked regretted mocked cursed".split()),
+    tuple(_list(word, 3, "ed") for word in "enjoyed admired loved praised treasured".split()),
 )
 _MANNERS = 5
-_NAMES = _list("anna peter maria john lucy david emma paul clara henry julia simon", 90)
+_NAMES = _list("anna peter maria john lucy david emma paul clara henry julia simon", 14)
 _PLAIN = _list(
     "new old large small wooden green blue red round square nearby local second first last other "
     "grey quiet",
-    80,
+    10,
 )
 _TOPICS = tuple(
-    (_list(nouns, 12), _list(verbs, 6, "ed"), _list("", 38))
+    (_list(nouns, 4), _list(verbs, 2, "ed"), _list("", 8))
     for nouns, verbs in (
         (
             "film actor plot scene director script ending soundtrack dialogue story cast camera "

@@ -11,6 +11,7 @@ from xdistil_tf import files
 from xdistil_tf.models import bilstm, pretrained
 
 BILSTM = "xdistil_bilstm"
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,17 @@ def find(path: str) -> str:
             "(model/) or a finished distill folder (student/model/)."
         )
     return pretrained.resolve_folder(path)
+
+
+def find_tokenizer(path: str) -> str:
+    """Where the tokenizer is that a flag means: like `find`, for a vocabulary file or folder."""
+    folder = pathlib.Path(path)
+    if folder.is_file():
+        return path
+    for candidate in (folder / "model", folder / "student" / "model", folder):
+        if any((candidate / name).is_file() for name in _TOKENIZER_FILES):
+            return str(candidate)
+    return path
 
 
 def load_model(folder: files.Path, precision: str = "float32"):

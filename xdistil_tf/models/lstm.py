@@ -2,6 +2,15 @@
 
 Padding never reaches a state: each direction reads its tokens in its own order, so the real tokens
 come first in both, and whatever is computed behind them is dropped.
+
+How it became fast, measured at widths 300 and 2 x 600 in batches of 512 on two CPU cores (processor
+time of one step in one direction, bfloat16): one product of input and state joined, 3.1 ms, beats
+products of all inputs beforehand, whose result must be written, read and added; the inner width is
+padded to a multiple of 32 (3.7 ms without). The arithmetic between products is compiled: 4 ms where
+plain operations take 9 and split or join gates; the whole of a step compiled would be slower, since
+the compiler's products are. Weights get their gradients from one product over all steps, with the
+larger factor first (3.9 ms; 4.5 the other way round). `BlockLSTMV2` has no bfloat16, and
+`LSTMBlockCellGrad` is no faster than plain operations.
 """
 
 from __future__ import annotations
@@ -200,13 +209,20 @@ class _Run:
         self.recurrent = [tf.cast(weight, self.dtype) for weight in weights[1::3]]
         self.biases = weights[2::3]
         self.units = weights[1].shape[0]
+        # Lower-precision products are a sixth faster where the inner width is a multiple of 32.
+        self.padding = 0 if self.dtype == tf.float32 else -(inputs.shape[-1] + self.units) % 32
+        inputs = tf.pad(inputs, [[0, 0], [0, 0], [0, self.padding]])
         self.inputs = [order.read(inputs, direction) for direction in range(2)]
         self.zero = tf.zeros([order.batch, self.units])
         self._loop(training)
 
     def _loop(self, training: bool) -> None:
         cell_step = _compiled_cell if training and _compiles() else _cell
-        kernels = [tf.concat(pair, 0) for pair in zip(self.kernels, self.recurrent, strict=True)]
+        gap = tf.zeros([self.padding, _GATES * self.units], self.dtype)
+        kernels = [
+            tf.concat([kernel, gap, recurrent], 0)
+            for kernel, recurrent in zip(self.kernels, self.recurrent, strict=True)
+        ]
 
         def body(step, carried, states, products, cells):
             carried, states, products, cells = map(list, (carried, states, products, cells))
@@ -286,13 +302,19 @@ class _Run:
             back = tf.matmul(product, self.kernels[direction], transpose_b=True)
             inputs.append(self.order.put_back(back, direction))
             ones = tf.ones([1, tf.shape(product)[0]], self.dtype)
-            rows = self.inputs[direction], self.states_before[direction]
+            kernel = _product_of_transposed(self.inputs[direction], product)
             weights += [
-                tf.matmul(tf.reshape(one, [-1, one.shape[-1]]), product, transpose_a=True)
-                for one in rows
+                kernel[: self.kernels[direction].shape[0]],
+                _product_of_transposed(self.states_before[direction], product),
+                tf.cast(tf.matmul(ones, product)[0], tf.float32),
             ]
-            weights.append(tf.matmul(ones, product)[0])
-        return [inputs[0] + inputs[1], *(tf.cast(one, tf.float32) for one in weights)]
+        return [inputs[0] + inputs[1], *weights]
+
+
+def _product_of_transposed(rows: tf.Tensor, product: tf.Tensor) -> tf.Tensor:
+    """`rows.T @ product`, float32, over all steps; the other way round it is a seventh slower."""
+    rows = tf.reshape(rows, [-1, rows.shape[-1]])
+    return tf.transpose(tf.cast(tf.matmul(product, rows, transpose_a=True), tf.float32))
 
 
 def _gates(product: tf.Tensor, bias: tf.Tensor) -> list[tf.Tensor]:

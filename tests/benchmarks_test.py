@@ -1,0 +1,144 @@
+"""The benchmarks import without their other side, and their results obey one schema. No timing."""
+
+import importlib
+import json
+import pathlib
+import sys
+
+import pytest
+
+from benchmarks import harness
+
+NAMES = ("bilstm", "encoder", "finetune", "latency", "teacher_cache")
+RESULTS = sorted(harness.RESULTS.glob("*.json"))
+
+
+def _content(**changes):
+    content = {
+        "benchmark": "encoder",
+        "comparisons": [harness.comparison("forward", 30.0, 20.0, "sequences/s", 1.2)],
+        "measurements": {"ours": harness.summary([29.0, 31.0, 30.0])},
+        "extra": {},
+        "versions": {"python": "3.11"},
+        "seed": 0,
+        "command": "python -m benchmarks.encoder",
+        "wall_seconds": 1.5,
+    }
+    return content | changes
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_benchmark_imports_without_pytorch(name):
+    module = importlib.import_module(f"benchmarks.{name}")
+    assert module.__doc__ and callable(module.main)
+    assert "torch" not in sys.modules
+
+
+def test_ratio_above_one_means_ours_is_better():
+    assert harness.comparison("a", 30.0, 20.0, "examples/s")["ratio"] == 1.5
+    for unit in harness.LOWER_IS_BETTER:
+        assert harness.comparison("a", 20.0, 30.0, unit)["ratio"] == 1.5
+
+
+def test_comparison_takes_the_median_of_repetitions():
+    row = harness.comparison("a", [1.0, 100.0, 3.0], [2.0, 2.0, 2.0], "examples/s", 1.6)
+    expected = {"name": "a", "ours": 3.0, "theirs": 2.0, "unit": "examples/s", "ratio": 1.5}
+    assert row == expected | {"aim": 1.6}
+    assert tuple(row) == harness.COMPARISON_KEYS
+
+
+def test_summary_keeps_median_and_extremes():
+    assert harness.summary([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0, "repeats": 3}
+
+
+def test_schema_accepts_what_is_written(tmp_path, capsys):
+    rows = [harness.comparison("forward", 30.0, 20.0, "sequences/s", 1.2)]
+    path = harness.write_results(
+        tmp_path / "encoder.json", rows, {"batch": 16}, measurements={"ours": [29.0, 31.0]}
+    )
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert harness.schema_problems(content) == []
+    assert content["comparisons"] == rows
+    assert content["measurements"]["ours"]["median"] == 30.0
+    assert "tensorflow" in content["versions"] and "processor" in content["versions"]
+    assert "forward" in capsys.readouterr().out
+
+
+def test_command_leaves_out_places(monkeypatch):
+    arguments = ["/x/latency.py", "--data_dir=/d", "--repeats=3", "--minilm=/m", "--output=/o"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert harness.command() == "python -m benchmarks.latency --repeats=3"
+
+
+def _row(**changes):
+    return harness.comparison("forward", 30.0, 20.0, "sequences/s", 1.2) | changes
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (_content(comparisons=[]), "there are no comparisons"),
+        (_content(seed="0"), "seed is missing or of the wrong type"),
+        (_content(comparisons=[_row(ratio=2.0)]), "ratio 2.0 does not follow"),
+        (_content(comparisons=[_row(ours="30")]), "ours is no positive number"),
+        (_content(comparisons=[_row(theirs=0.0)]), "theirs is no positive number"),
+        (_content(comparisons=[_row(aim="1.2")]), "aim is neither a number nor null"),
+        (_content(comparisons=[_row(unit=None)]), "unit is no text"),
+        (_content(comparisons=[{"name": "forward"}]), "expected the keys"),
+    ],
+)
+def test_schema_names_what_is_wrong(content, problem):
+    assert problem in "; ".join(harness.schema_problems(content))
+    assert harness.schema_problems(_content()) == []
+
+
+def test_write_results_refuses_a_broken_row(tmp_path):
+    with pytest.raises(ValueError, match="would not be a benchmark result: comparison 0"):
+        harness.write_results(tmp_path / "encoder.json", [_row(ratio=3.0)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_cases_run_in_turns():
+    seen = []
+
+    def case(name):
+        return lambda: seen.append(name) or 2
+
+    rates = harness.interleaved({"a": case("a"), "b": case("b")}, repeats=2, warmup=1)
+    assert seen == ["a", "b"] * 3
+    assert [len(values) for values in rates.values()] == [2, 2]
+
+
+def some_cases(units):
+    """Cases of a worker in another process, for the test below."""
+    measured = harness.Measured(units, 0.5, {"note": "own clock"})
+    return {"plain": lambda: (units, "extra"), "measured": lambda: measured}
+
+
+def _worker(factory):
+    # Found by its path: the tests are no package.
+    folder = str(pathlib.Path(__file__).parent)
+    return harness.Worker(factory, {"units": 3}, {"PYTHONPATH": f"{harness.ROOT}:{folder}"})
+
+
+def test_worker_measures_in_its_own_process():
+    with _worker("benchmarks_test:some_cases") as worker:
+        assert worker.names == ["plain", "measured"]
+        plain, measured = worker.run("plain"), worker.case("measured")()
+    assert (plain.units, plain.extra) == (3.0, "extra")
+    assert plain.seconds > 0 and plain.peak_mb > 1
+    assert (measured.rate, measured.extra) == (6.0, {"note": "own clock"})
+
+
+def test_worker_that_fails_says_so(capfd):
+    with pytest.raises(RuntimeError, match="The worker benchmarks_test:nothing ended with code 1"):
+        _worker("benchmarks_test:nothing")
+    assert "nothing" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_committed_results_obey_the_schema(path):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert harness.schema_problems(content) == []
+    assert content["benchmark"] == path.stem
+    assert path.stem in NAMES
