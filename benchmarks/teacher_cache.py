@@ -166,7 +166,8 @@ def memory(work_dir: str, steps: int) -> dict[str, Callable[[], harness.Measured
     work = pathlib.Path(work_dir)
 
     def case() -> harness.Measured:
-        overrides = ["teacher.layer=-1", "stages.1.unfreeze=null", "stages.2.unfreeze=null"]
+        overrides = ["teacher.layer=-1", f"model.embedding.dim={_TINY['hidden_size']}"]
+        overrides += ["stages.1.unfreeze=null", "stages.2.unfreeze=null"]
         for number in range(3):
             overrides += [f"stages.{number}.epochs=null", f"stages.{number}.steps={steps}"]
         return _run(work, load_task_info(work / "records"), _recipe(overrides, "float32"), {})

@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from tests.small_task import OPTIONS, encoder_folder, make_cache, stage, student_recipe
-from xdistil_tf import checkpoints, files, recipe, trainer
+from xdistil_tf import cache, checkpoints, files, recipe, trainer
 from xdistil_tf.checkpoints import StageFolder
+from xdistil_tf.interruption import Interrupted, Interruption
 from xdistil_tf.run import run
 
 pytest_plugins = ["tests.small_task"]
@@ -112,10 +113,10 @@ def outcomes(commands):
     """With 1 and 2 replicas: an undisturbed process, and a run killed once in every stage.
 
     Step 3 lies one update behind the checkpoint of step 2. The run of one replica is told to
-    terminate once as well, by SIGTERM at step 4 of the second stage.
+    terminate once as well, by SIGTERM at step 3 of the second stage, where no checkpoint is due.
     """
     kills = [f"{name}:3:{int(signal.SIGKILL)}" for name in STAGES]
-    ends = [*kills[:2], f"logits:4:{int(signal.SIGTERM)}", kills[2]]
+    ends = [*kills[:2], f"logits:3:{int(signal.SIGTERM)}", kills[2]]
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         jobs = {
             1: pool.submit(commands.disturbed, "disturbed_1", 1, ends),
@@ -149,9 +150,9 @@ def test_sigterm_saves_exits_with_42_and_the_same_command_goes_on(outcomes):
     terminated, again = outcomes[1][2:4]
     assert terminated.returncode == 42, terminated.stderr
     message = terminated.stderr.strip().splitlines()[-1]
-    assert message == ("error: Stopped in stage logits at step 4. Run the same command to go on.")
+    assert message == ("error: Stopped in stage logits at step 3. Run the same command to go on.")
     assert "Traceback" not in terminated.stderr
-    assert "Stage logits goes on at step 4" in again.stderr
+    assert "Stage logits goes on at step 3" in again.stderr
 
 
 # In process: everything else about folders of stages.
@@ -222,25 +223,67 @@ def without_seconds(stages):
     return [{k: v for k, v in one.items() if k not in ("seconds", "fingerprint")} for one in stages]
 
 
-def test_a_crash_between_write_and_rename_leaves_the_checkpoint_before(
-    train, undisturbed, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    "target", ["000000004", "definition.json", "stage.json", "weights", "model", "run.json"]
+)
+def test_a_crash_between_write_and_rename_loses_nothing_before(
+    train, undisturbed, tmp_path, monkeypatch, target
 ):
     original = os.replace
 
-    def replace(source, target):
-        if pathlib.Path(target).name == "000000004":
+    def replace(source, path):
+        if pathlib.Path(path).name == target and "00_start" not in str(path):
             raise Crash
-        original(source, target)
+        original(source, path)
 
     monkeypatch.setattr(files.os, "replace", replace)
     with pytest.raises(Crash):
         train()
-    names = sorted(one.name for one in (tmp_path / "run/01_logits/checkpoints").iterdir())
-    assert names == ["000000002"]
     monkeypatch.setattr(files.os, "replace", original)
+    checkpoint_folder = tmp_path / "run/01_logits/checkpoints"
+    if target == "000000004":
+        assert [one.name for one in checkpoint_folder.iterdir()] == ["000000002"]
+        # What a killed process leaves beside it.
+        (checkpoint_folder / ".000000004.1.tmp").mkdir()
     result = train()
     assert weights_of(tmp_path / "run") == undisturbed[1]
     assert without_seconds(result["stages"]) == without_seconds(undisturbed[0]["stages"])
+
+
+def test_an_interruption_saves_where_it_stops(train, undisturbed, tmp_path):
+    """Once a loop, so the run stops and goes on at every single step."""
+    interruption = Interruption()
+    interruption.requested = True
+    options = trainer.TrainerOptions(steps_per_loop=1, progress=False)
+    stops = []
+    for _ in range(8):
+        with pytest.raises(Interrupted) as stopped:
+            train(options=options, interruption=interruption)
+        stops.append(str(stopped.value).split("stage ")[1])
+    assert stops == [
+        *(f"logits at step {step}." for step in range(1, 7)),
+        *(f"labels at step {step}." for step in (1, 2)),
+    ]
+    train(options=options)
+    assert weights_of(tmp_path / "run") == undisturbed[1]
+
+
+def test_a_crash_while_the_teacher_is_cached_changes_nothing(
+    train, undisturbed, tmp_path, monkeypatch
+):
+    original, calls = cache._write_shard, []
+
+    def write_shard(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise Crash
+        original(*arguments)
+
+    monkeypatch.setattr(cache, "_write_shard", write_shard)
+    with pytest.raises(Crash):
+        train(teacher_cache=None)
+    train(teacher_cache=None)
+    assert weights_of(tmp_path / "run") == undisturbed[1]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "no_json", "bad_json", "no_tensors", "best"])

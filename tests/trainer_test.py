@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from tests import tiny
-from xdistil_tf import recipe
+from xdistil_tf import optimizers, recipe
 from xdistil_tf.checkpoints import StageFolder
 from xdistil_tf.interruption import Interrupted, Interruption
 from xdistil_tf.objective import Objective
@@ -183,3 +183,15 @@ def test_loss_scaling_gives_the_same_updates(tmp_path):
 def test_options_must_be_positive():
     with pytest.raises(ValueError, match="Invalid steps_per_loop.*Received: 0"):
         TrainerOptions(steps_per_loop=0)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "bert_adam"])
+def test_large_variables_get_the_same_updates(tmp_path, monkeypatch, name):
+    # The compiled square root rounds differently, and Adam magnifies that by the rate.
+    optimizer = {"name": name, "learning_rate": 0.01, "clip_norm": 0.5}
+    _, small = train(tmp_path / "small", optimizer=optimizer)
+    monkeypatch.setattr(optimizers, "_LARGE", 1)
+    _, large = train(tmp_path / "large", optimizer=optimizer)
+    assert_close(small, large)
+    _, replicated = train(tmp_path / "two", optimizer=optimizer, strategy=tiny.two_replicas())
+    assert_close(small, replicated)

@@ -23,7 +23,7 @@ from xdistil_tf.run import run as run_recipe
 
 FLAGS = flags.FLAGS
 
-_VOCABULARY = 1500
+_VOCABULARY = 5000
 _DOCUMENTS = 4000
 
 
@@ -39,7 +39,13 @@ def make_task(folder: pathlib.Path, seed: int) -> None:
     """500 labelled sentences, thousands without labels."""
     if not (folder / "labels.tsv").is_file():
         synthetic.generate_task(
-            folder, num_train=800, num_dev=1000, num_test=1000, num_transfer=8000, seed=seed
+            folder,
+            num_train=3000,
+            num_dev=1000,
+            num_test=1000,
+            num_transfer=8000,
+            num_classes=8,
+            seed=seed,
         )
 
 
@@ -58,6 +64,7 @@ def pretrain_teacher(folder: pathlib.Path, seed: int, interruption: Interruption
         max_seq_length=config.max_seq_length,
         max_predictions_per_seq=12,
         dupe_factor=3,
+        do_whole_word_mask=True,
         seed=seed,
     )
     run_recipe(

@@ -25,6 +25,7 @@ from xdistil_tf.models import folders
 from xdistil_tf.objective import Objective
 
 Features = Mapping[str, tf.Tensor]
+_MODEL_FEATURES = ("input_ids", "input_mask", "segment_ids")
 
 
 @dataclasses.dataclass
@@ -69,16 +70,6 @@ class Predictions:
         gold, predicted = self.comparable(task)
         return metrics.compute(task.metric, gold, predicted)
 
-    def loss(self, task: TaskInfo) -> float:
-        """Mean squared error of a regression, else nats per example (in tagging: per word)."""
-        if task.task_type == "regression":
-            return float(np.mean(np.square(np.stack(self.scores)[:, 0] - np.asarray(self.gold))))
-        scores = np.concatenate([np.atleast_2d(one) for one in self.scores]).astype(np.float64)
-        gold = np.concatenate([np.atleast_1d(one) for one in self.gold])
-        shifted = scores - scores.max(-1, keepdims=True)
-        logs = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-        return float(-np.mean(logs[np.arange(len(gold)), gold]))
-
     def by_language(self, task: TaskInfo) -> dict:
         """Metrics of each language, empty where there is only one."""
         if len(set(self.languages)) < 2:
@@ -97,13 +88,14 @@ class Predictions:
 
 
 def logits_function(model) -> Callable[[Features], tf.Tensor]:
-    """A model's logits of a batch, compiled once."""
+    """A model's logits of a batch, compiled once for any number and length of examples."""
+    ids = tf.TensorSpec([None, None], tf.int32)
 
-    @tf.function(reduce_retracing=True)
-    def logits(batch):
-        return model(batch, training=False, request={"logits": None})["logits"]
+    @tf.function(input_signature=[dict.fromkeys(_MODEL_FEATURES, ids)])
+    def logits(features):
+        return model(features, training=False, request={"logits": None})["logits"]
 
-    return logits
+    return lambda batch: logits({name: batch[name] for name in _MODEL_FEATURES})
 
 
 def predict_records(
@@ -164,7 +156,8 @@ class StageScorer:
         if self._task is not None:
             request = outputs.merge_requests(request, {"logits": None})
 
-        @tf.function(reduce_retracing=True)
+        # Traced for any batch and length at once.
+        @tf.function(input_signature=[batches.dataset().element_spec])
         def step(batch):
             given = model(batch, training=False, request=request)
             wanted = teacher(batch, objective.teacher_request) if teacher is not None else {}
@@ -287,7 +280,6 @@ class EvaluatedModel:
             "metric": task.metric,
             "metrics": predictions.metrics(task),
             "by_language": predictions.by_language(task),
-            "loss": predictions.loss(task),
         }
 
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from xdistil_tf import files
 from xdistil_tf.data.tokenization import Encoding, Tokenizer, load_tokenizer
+from xdistil_tf.evaluate import logits_function
 from xdistil_tf.models import folders
 
 # So many lines are tokenized, sorted by length and run together before they are written.
@@ -41,12 +42,8 @@ class Predictor:
         if self.labels.task_type == "tagging":
             raise ValueError("predict takes models for sentences and pairs. Received: tagging.")
         self._tokenizer: Tokenizer = load_tokenizer(folder)
-        self._model = folders.load_model(folder, precision)
         self._max_length = files.read_json(pathlib.Path(folder) / "xdistil.json")["max_seq_length"]
-        self._step = tf.function(
-            lambda batch: self._model(batch, training=False, request={"logits": None})["logits"],
-            reduce_retracing=True,
-        )
+        self._logits = logits_function(folders.load_model(folder, precision))
 
     @property
     def header(self) -> list[str]:
@@ -66,7 +63,7 @@ class Predictor:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             batch = _padded([encodings[i] for i in chosen], self._tokenizer.pad_id or 0)
-            values = self._step(batch).numpy()
+            values = self._logits(batch).numpy()
             if logits is None:
                 logits = np.zeros((len(order), values.shape[-1]), np.float32)
             logits[chosen] = values

@@ -385,7 +385,7 @@ def _save_model(
         return
     task = bound.task
     with files.replaced_folder(folder) as aside:
-        folders.save_model(model, aside, task.labels if task else None)
+        folders.save_model(model, aside, (task.labels or None) if task else None)
         if bound.tokenizer is not None:
             bound.tokenizer.save(aside)
         if task is not None:

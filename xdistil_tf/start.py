@@ -110,7 +110,9 @@ class Start:
         table, remap = self._embedding_table(), None
         if config.embedding.vocabulary == "observed":
             counts = _piece_counts(self._observed, self._tokenizer.vocab_size)
-            remap, kept = embeddings.observed_vocabulary(counts, _special_ids(self._tokenizer))
+            remap, kept = embeddings.observed_vocabulary(
+                counts, _special_ids(self._tokenizer), self._tokenizer.unk_id
+            )
             table = table[kept] if table is not None else None
         rows = len(kept) if remap is not None else self._tokenizer.vocab_size
         model = BiLSTM(

@@ -34,7 +34,7 @@ class Row:
     def make(self, precision="float32", dropout=0.0, seed=3):
         names = ("dropout",)
         if self.kind is Encoder:
-            names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+            names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
         config = self.config | dict.fromkeys(names, dropout)
         model = self.kind.from_config_dict(config, precision=precision, seed=seed)
         if config.get("remap"):

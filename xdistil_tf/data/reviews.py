@@ -11,7 +11,8 @@ import itertools
 import random
 from collections.abc import Iterator, Sequence
 
-LABELS = {2: ("negative", "positive"), 3: ("negative", "neutral", "positive")}
+TOPICS = ("cinema", "food", "hotels", "books", "devices", "concerts", "museums", "travel")
+LABELS = {2: ("negative", "positive"), 3: ("negative", "neutral", "positive"), 8: TOPICS}
 LABEL_NOISE = 0.02
 
 
@@ -42,21 +43,32 @@ class Grammar:
         return body
 
     def document(self) -> list[str]:
-        """Sentences of one topic, and mostly of one label and manner."""
+        """Sentences of one topic, and mostly of one label; some end in a verdict."""
         topic = self._source.randrange(len(_TOPICS))
         label = self._source.choice(LABELS[2])
         other = LABELS[2][label == "negative"]
-        manner = self._source.randrange(_MANNERS)
         return [
-            self.sentence(topic, label, manner)
-            if self._source.random() < 0.9
-            else self.sentence(topic, other)
+            self._with_verdict(topic, label if self._source.random() < 0.9 else other)
             for _ in range(self._source.randint(4, 10))
         ]
 
+    def _with_verdict(self, topic: int, label: str) -> str:
+        sentence = self.sentence(topic, label)
+        if self._source.random() >= 0.5:
+            return sentence
+        return f"{sentence} . in short , {self._source.choice(_VERDICTS[label == 'positive'])}"
+
     def labelled(self, label: str) -> str:
-        """One sentence of that label about any topic."""
-        return self.sentence(self._source.randrange(len(_TOPICS)), label)
+        """One sentence of that label: an opinion about any topic, or any opinion about a topic."""
+        if label not in TOPICS:
+            return self.sentence(self._source.randrange(len(TOPICS)), label)
+        topic = TOPICS.index(label)
+        text = self.sentence(topic, self._source.choice(LABELS[2]))
+        if self._source.random() >= 0.4:
+            return text
+        other = (topic + self._source.randrange(1, len(TOPICS))) % len(TOPICS)
+        aside = self._distraction(other, self._source.random() < 0.5)
+        return f"{aside} . {text}" if self._source.random() < 0.5 else f"{text} . {aside}"
 
     def balanced(self, count: int, labels: Sequence[str]) -> list[str]:
         """So many labels in random order, each equally often."""
@@ -234,27 +246,28 @@ def _invented(source: random.Random) -> Iterator[str]:
 _INVENTED = _invented(random.Random("words"))
 
 
-def _list(words: str, invented: int, ending: str = "") -> _Zipf:
+def _list(words: str, invented: int, ending: str = "", exponent: float = 1.0) -> _Zipf:
     """Real words first, the commonest; then invented ones."""
-    return _Zipf([*words.split(), *(next(_INVENTED) + ending for _ in range(invented))])
+    coined = (next(_INVENTED) + ending for _ in range(invented))
+    return _Zipf([*words.split(), *coined], exponent)
 
 
 # Both polarities (index 0 is negative, 1 positive), each in several manners: the taste, the looks,
 # the mood, the mind, the make of a thing. Writers keep to a manner, so its words stand together.
 _ADJECTIVES = (
     (
-        _list("bad bland stale awful", 12),
-        _list("ugly shabby messy dull", 12),
-        _list("annoying unpleasant dreadful horrible", 12),
-        _list("boring tedious confusing weak", 12),
-        _list("poor clumsy mediocre terrible", 12),
+        _list("bad bland stale awful", 20, exponent=0.5),
+        _list("ugly shabby messy dull", 20, exponent=0.5),
+        _list("annoying unpleasant dreadful horrible", 20, exponent=0.5),
+        _list("boring tedious confusing weak", 20, exponent=0.5),
+        _list("poor clumsy mediocre terrible", 20, exponent=0.5),
     ),
     (
-        _list("good fresh fine superb", 12),
-        _list("beautiful elegant lovely gorgeous", 12),
-        _list("pleasant charming delightful wonderful", 12),
-        _list("brilliant clever memorable impressive", 12),
-        _list("great perfect splendid excellent", 12),
+        _list("good fresh fine superb", 20, exponent=0.5),
+        _list("beautiful elegant lovely gorgeous", 20, exponent=0.5),
+        _list("pleasant charming delightful wonderful", 20, exponent=0.5),
+        _list("brilliant clever memorable impressive", 20, exponent=0.5),
+        _list("great perfect splendid excellent", 20, exponent=0.5),
     ),
 )
 _VERBS = (
@@ -262,6 +275,11 @@ _VERBS = (
     tuple(_list(word, 3, "ed") for word in "enjoyed admired loved praised treasured".split()),
 )
 _MANNERS = 5
+# How a writer sums up; only the corpus has such endings.
+_VERDICTS = (
+    ("disappointing", "forgettable", "avoidable"),
+    ("recommended", "worthwhile", "unmissable"),
+)
 _NAMES = _list("anna peter maria john lucy david emma paul clara henry julia simon", 14)
 _PLAIN = _list(
     "new old large small wooden green blue red round square nearby local second first last other "
@@ -269,7 +287,11 @@ _PLAIN = _list(
     10,
 )
 _TOPICS = tuple(
-    (_list(nouns, 4), _list(verbs, 2, "ed"), _list("", 8))
+    (
+        _list(nouns, 40, exponent=0.5),
+        _list(verbs, 14, "ed", exponent=0.5),
+        _list("", 40, exponent=0.5),
+    )
     for nouns, verbs in (
         (
             "film actor plot scene director script ending soundtrack dialogue story cast camera "

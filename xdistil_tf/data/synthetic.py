@@ -50,7 +50,7 @@ def generate_task(
       task: `classification`, or `regression` for the scored pairs of `generate_pairs`.
       num_train, num_dev, num_test: Labelled texts.
       num_transfer: Unlabelled texts besides.
-      num_classes: 2, or 3 with `neutral`.
+      num_classes: 2 opinions, 3 with `neutral`, or 8 topics.
       seed: Of the sentences; the language itself is always the same.
 
     Raises:
@@ -65,7 +65,7 @@ def generate_task(
             f"Unknown task. Expected 'classification' or 'regression'. Received: task={task!r}."
         )
     if num_classes not in LABELS:
-        raise ValueError(f"Expected num_classes 2 or 3. Received: num_classes={num_classes}.")
+        raise ValueError(f"Expected num_classes 2, 3 or 8. Received: num_classes={num_classes}.")
     grammar = Grammar(random.Random(f"task {seed}"))
     seen: set[str] = set()
     folder = pathlib.Path(folder)

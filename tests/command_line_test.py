@@ -1,0 +1,476 @@
+"""Binaries on bad input: one line (what, where, cure), an exit code, no traceback."""
+
+import errno
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+from absl import app, flags
+
+from tests.small_task import encoder_folder, stage, student_recipe, write_lines
+from xdistil_tf import command_line, files, recipe
+from xdistil_tf.interruption import Interrupted
+
+pytest_plugins = ["tests.small_task"]
+
+LABELLED = {"name": "labels", "data": "train", "objective": [{"loss": "task"}], "steps": 2}
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """`call("train", "--recipe=...")` -> (exit code, the one line), in this process."""
+    app.define_help_flags()
+    known = set(flags.FLAGS)
+
+    def run(verb, *arguments):
+        binary = importlib.import_module(f"xdistil_tf.bin.{verb}")
+        monkeypatch.setattr(sys, "argv", [f"{verb}.py", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            with pytest.raises(SystemExit) as left:
+                binary.run()
+        finally:
+            for name in set(flags.FLAGS) - known:
+                delattr(flags.FLAGS, name)
+            flags.FLAGS.unparse_flags()
+        text = capsys.readouterr().err
+        lines = [line for line in text.splitlines() if line.startswith("error: ")]
+        code = left.value.code or 0
+        assert "Traceback" not in text
+        assert len(lines) == (code != 0), text
+        return code, lines[0] if lines else ""
+
+    return run
+
+
+@pytest.fixture
+def task(small, tmp_path):
+    """A copy of the small task that a test may damage."""
+    return shutil.copytree(small.task_dir, tmp_path / "task")
+
+
+@pytest.fixture
+def records(small, tmp_path):
+    return shutil.copytree(small.info.folder, tmp_path / "records")
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    def write(*stages, **fields):
+        config = student_recipe(
+            *(stages or [LABELLED | {"batch_size": 16}]), teacher=None, **fields
+        )
+        path = tmp_path / "recipe.yaml"
+        path.write_text(config.to_yaml(), encoding="utf-8")
+        return path
+
+    return write
+
+
+def train_flags(path, records, folder, *more):
+    return [
+        f"--recipe={path}",
+        f"--data=train={records}/train-*",
+        f"--model_dir={folder}",
+        "--checkpoint_interval=1",
+        *more,
+    ]
+
+
+# create_task_data
+
+
+def records_flags(small, task, tmp_path):
+    return [
+        f"--task_dir={task}",
+        f"--tokenizer={small.encoder}",
+        f"--output_dir={tmp_path}/out",
+    ]
+
+
+def test_a_task_becomes_records(call, small, task, tmp_path):
+    arguments = [
+        f"--task_dir={task}",
+        f"--tokenizer={small.encoder}",
+        f"--output_dir={tmp_path}/out",
+    ]
+    assert call("create_task_data", *arguments) == (0, "")
+    assert (tmp_path / "out" / "task.json").is_file()
+
+
+def append(path, text):
+    with open(path, "ab") as handle:
+        handle.write(text)
+
+
+@pytest.mark.parametrize(
+    ("file", "row", "message"),
+    [
+        ("train.tsv", b"a text\tmixed\n", "train.tsv.*201.*mixed"),
+        ("train.tsv", b"a text\tpositive\tmore\n", "train.tsv.*201"),
+        ("dev.tsv", b"a text\n", "dev.tsv.*49"),
+        ("dev.tsv", b"a \xff text\tpositive\n", "dev.tsv.*49.*UTF-8"),
+        ("dev.tsv", b"\tpositive\n", "dev.tsv.*49"),
+    ],
+)
+def test_a_bad_row_is_named_by_file_and_line(call, small, task, tmp_path, file, row, message):
+    append(task / file, row)
+    arguments = [
+        f"--task_dir={task}",
+        f"--tokenizer={small.encoder}",
+        f"--output_dir={tmp_path}/out",
+    ]
+    code, line = call("create_task_data", *arguments)
+    assert code == 1 and re.search(message, line), line
+    assert call("create_task_data", *arguments, "--max_bad_rows=1")[0] == 0
+    assert file in (tmp_path / "out" / "dropped.tsv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--task_dir=/no/such/folder", "/no/such/folder"),
+        ("--task=sst-3", "sst-3"),
+        ("--transfer_file=/no/such/file.txt", "/no/such/file.txt"),
+        ("--labels_per_class=1000", "labels_per_class|1000"),
+        ("--tokenizer=/no/such/vocab.txt", "/no/such/vocab.txt"),
+    ],
+)
+def test_wrong_inputs_of_create_task_data(call, small, task, tmp_path, flag, message):
+    arguments = [
+        f"--task_dir={task}",
+        f"--tokenizer={small.encoder}",
+        f"--output_dir={tmp_path}/out",
+    ]
+    code, line = call("create_task_data", *arguments, flag)
+    assert code == 1 and re.search(message, line), line
+
+
+def test_a_transfer_file_of_test_texts_is_refused(call, small, task, tmp_path):
+    lines = (task / "test.tsv").read_text().splitlines()
+    path = write_lines(tmp_path / "transfer.txt", (line.split("\t")[0] for line in lines))
+    code, line = call(
+        "create_task_data",
+        f"--task_dir={task}",
+        f"--tokenizer={small.encoder}",
+        f"--output_dir={tmp_path}/out",
+        f"--transfer_file={path}",
+    )
+    assert code == 1 and "--allow_transductive" in line
+
+
+# train
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--recipe=/no/recipe.yaml", "There is no recipe /no/recipe.yaml"),
+        ("--set=stages.0.epoch=3", "unknown field 'stages.0.epoch'. Did you mean 'epochs'"),
+        ("--set=stages.3.steps=3", "position 0..0"),
+        ("--set=seed", "Expected path=value"),
+        ("--set=stages.0.train=[hed]", "Unknown part in stage 'labels'.*'hed'"),
+        ("--set=stages.0.objective.0.loss=mse", "mse"),
+        ("--set=stages.0.evaluate={data: test}", "Expected 'heldout', or 'dev'"),
+        ("--set=stages.0.evaluate={data: heldout}", "'heldout', to which nothing is bound"),
+        ("--set=stages.0.optimizer.warmup_steps=9", "warm-up shorter than the stage"),
+        ("--data=train", "Invalid --data. Expected name=glob"),
+        ("--data=train=/no/train-*", "No record file matches '/no/train-"),
+        ("--init_checkpoint=ENCODER", "--init_checkpoint is for encoders"),
+        ("--teacher=ENCODER", "A teacher was given, but the recipe has none"),
+        ("--teacher_cache=/no/cache", "the recipe has none"),
+    ],
+)
+def test_wrong_inputs_of_train(call, small, recipe_file, tmp_path, flag, message):
+    flag = flag.replace("ENCODER", small.encoder)
+    arguments = train_flags(recipe_file(), small.info.folder, tmp_path / "run", flag)
+    code, line = call("train", *arguments)
+    assert code == 1 and re.search(message, line), line
+
+
+def test_an_unknown_key_of_a_recipe_file(call, small, recipe_file, tmp_path):
+    path = recipe_file()
+    content = yaml.safe_load(path.read_text())
+    content["stages"][0]["batchsize"] = 3
+    path.write_text(yaml.safe_dump(content))
+    code, line = call("train", *train_flags(path, small.info.folder, tmp_path / "run"))
+    assert code == 1 and "Did you mean 'batch_size'" in line and str(path) in line
+
+
+def shard(records, number=0):
+    return records / f"train-{number:05d}-of-00002.tfrecord"
+
+
+def damage(records, kind):
+    path = shard(records)
+    content = path.read_bytes()
+    if kind == "flipped":
+        path.write_bytes(content[:40] + bytes([content[40] ^ 1]) + content[41:])
+    elif kind == "truncated":
+        path.write_bytes(content[:-7])
+    elif kind == "missing":
+        path.unlink()
+    elif kind == "index":
+        path.with_suffix(".index").write_bytes(b"PK nonsense")
+    else:
+        (records / "task.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("flipped", "train-00000-of-00002.tfrecord.*(damaged|CRC|checksum)"),
+        ("truncated", "train-00000-of-00002.tfrecord is truncated"),
+        ("missing", "train-00000-of-00002.tfrecord is missing"),
+        ("index", "train-00000-of-00002.index"),
+        ("task", "task.json is damaged"),
+    ],
+)
+def test_damaged_records(call, records, recipe_file, tmp_path, kind, message):
+    damage(records, kind)
+    path = recipe_file(LABELLED | {"steps": 20, "batch_size": 16})
+    code, line = call("train", *train_flags(path, records, tmp_path / "run"))
+    assert code == 1 and re.search(message, line), line
+
+
+def test_a_loss_that_is_not_a_number_exits_with_4(call, small, recipe_file, tmp_path):
+    optimizer = {"learning_rate": 1e30}
+    path = recipe_file(LABELLED | {"steps": 30, "batch_size": 16, "optimizer": optimizer})
+    code, line = call("train", *train_flags(path, small.info.folder, tmp_path / "run"))
+    assert code == 4
+    assert re.search("not a number in stage labels, steps .*Lower the learning rate", line), line
+
+
+def test_a_full_disk_exits_with_3(call, small, recipe_file, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    code, line = call("train", *train_flags(recipe_file(), small.info.folder, tmp_path / "run"))
+    assert code == 3 and "No space left while writing" in line
+
+
+def test_a_cache_that_does_not_fit_the_disk_exits_with_3(call, small, tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 10})
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage)
+    code, line = call("cache_teacher", *cache_flags(small, tmp_path))
+    assert code == 3 and "The teacher cache needs" in line
+
+
+# The others
+
+
+def cache_flags(small, tmp_path, *more):
+    return [
+        f"--teacher={small.teacher}",
+        f"--records={small.info.pattern('heldout')}",
+        f"--output_dir={tmp_path}/cache",
+        *more,
+    ]
+
+
+def test_a_cache_is_made_verified_and_written_as_text(call, small, tmp_path):
+    flags_given = ["--outputs=logits,hidden", "--layers=0,2", "--verify=5", "--format=tsv"]
+    assert call("cache_teacher", *cache_flags(small, tmp_path, *flags_given)) == (0, "")
+    rows = (tmp_path / "cache" / "logits.tsv").read_text().splitlines()
+    assert len(rows) == 1 + len(small.records("heldout"))
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--outputs=logit", "Unknown output.*'logit'"),
+        ("--outputs=hidden", "'hidden' needs --layers"),
+        ("--teacher_layer=7", "Invalid teacher layer. Expected -3..2"),
+        ("--records=/no/*", "No record file matches"),
+    ],
+)
+def test_wrong_inputs_of_cache_teacher(call, small, tmp_path, flag, message):
+    code, line = call("cache_teacher", *cache_flags(small, tmp_path, flag))
+    assert code == 1 and re.search(message, line), line
+
+
+def test_a_teacher_with_another_tokenizer(call, small, tmp_path):
+    from xdistil_tf.data.tokenization import load_tokenizer
+
+    tokens = [*small.tokenizer.tokens[:-1], "zzzz"]
+    other = load_tokenizer(write_lines(tmp_path / "vocab.txt", tokens), do_lower_case=True)
+    folder = encoder_folder(tmp_path / "other", other)
+    code, line = call("cache_teacher", *cache_flags(small, tmp_path, f"--teacher={folder}"))
+    assert code == 1 and "reads other ids than the records have" in line
+
+
+def test_wrong_inputs_of_evaluate(call, small, trained, tmp_path):
+    model = f"--model_dir={trained}"
+    for arguments, message in (
+        ([model], "Expected exactly one of --task_dir and --records"),
+        ([f"--model_dir={tmp_path}", f"--task_dir={small.task_dir}"], "No model in"),
+        ([model, f"--task_dir={small.task_dir}", "--split=no"], "no"),
+        ([model, f"--records={small.info.pattern('transfer')}"], "have no labels"),
+    ):
+        code, line = call("evaluate", *arguments)
+        assert code == 1 and re.search(message, line), line
+
+
+def test_evaluate_writes_its_figures(call, small, trained, tmp_path):
+    path = tmp_path / "new" / "metrics.json"
+    arguments = [f"--model_dir={trained}", f"--task_dir={small.task_dir}", f"--output_json={path}"]
+    assert call("evaluate", *arguments) == (0, "")
+    assert files.read_json(path)["examples"] == 48
+
+
+def test_wrong_inputs_of_predict_and_export(call, trained, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("x")
+    (tmp_path / "bad.txt").write_bytes(b"\xff\n")
+    output = f"--output_file={tmp_path}/out.tsv"
+    model = f"--model_dir={trained}"
+    for verb, arguments, message in (
+        ("predict", [model, "--input_file=/no.txt", output], "There is no input file /no.txt"),
+        ("predict", [model, f"--input_file={tmp_path}/bad.txt", output], "line 1: expected UTF-8"),
+        ("predict", [f"--model_dir={tmp_path}", "--input_file=-", output], "No model in"),
+        ("export", [f"--model_dir={tmp_path}", f"--output_dir={tmp_path}/e"], "No model in"),
+        ("export", [model, f"--output_dir={tmp_path}/full"], "full"),
+    ):
+        code, line = call(verb, *arguments)
+        assert code == 1 and re.search(message, line), line
+    assert not (tmp_path / "out.tsv").exists()
+
+
+def test_a_damaged_model_is_named(call, trained, tmp_path):
+    folder = shutil.copytree(trained / "model", tmp_path / "model")
+    path = folder / "model.safetensors"
+    write_lines(tmp_path / "in.txt", ["a"])
+    arguments = [
+        f"--model_dir={folder}", f"--input_file={tmp_path}/in.txt", f"--output_file={tmp_path}/o",
+    ]  # fmt: skip
+    content = path.read_bytes()
+    for damaged in (content[:100], content[: len(content) // 2], b""):
+        path.write_bytes(damaged)
+        code, line = call("predict", *arguments)
+        assert code == 1 and "model.safetensors" in line, line
+
+
+def test_a_damaged_encoder_is_named(call, small, tmp_path):
+    folder = shutil.copytree(small.teacher, tmp_path / "teacher")
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    code, line = call("cache_teacher", *cache_flags(small, tmp_path, f"--teacher={folder}"))
+    assert code == 1 and "safetensors" in line, line
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--task=unknown", "unknown"),
+        ("--recipe=/no.yaml", "There is no recipe"),
+        ("--set_teacher=stages.0.x=1", "unknown field 'stages.0.x'"),
+        ("--teacher_labels=positive,negative", "no head"),
+        ("--max_seq_length=65", "at most 64 tokens. Received: max_seq_length=65"),
+    ],
+)
+def test_wrong_inputs_of_distill(call, small, tmp_path, flag, message):
+    code, line = call(
+        "distill",
+        f"--task_dir={small.task_dir}",
+        f"--teacher={small.encoder}",
+        f"--model_dir={tmp_path}/run",
+        "--max_seq_length=32",
+        flag,
+    )
+    assert code == 1 and re.search(message, line), line
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--no_such_flag=1", "no_such_flag"),
+        ("--precision=float64", "precision.*float64"),
+        ("--steps_per_loop=0", "steps_per_loop"),
+        ("--num_replicas=two", "num_replicas"),
+    ],
+)
+def test_flags_that_cannot_be_read_exit_with_2(call, flag, message):
+    code, line = call("train", "--recipe=x", "--model_dir=y", flag)
+    assert code == 2 and re.search(message, line), line
+
+
+def test_a_missing_flag_exits_with_2(call):
+    code, line = call("train", "--model_dir=y")
+    assert code == 2 and "recipe" in line
+
+
+def test_arguments_that_are_no_flags_are_refused(call):
+    code, line = call("train", "--recipe=x", "--model_dir=y", "more")
+    assert code in (1, 2) and "['more']" in line
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("two\nlines"), 1),
+        (FileNotFoundError("none"), 1),
+        (ImportError("torch"), 1),
+        (files.DiskFullError("full"), 3),
+        (FloatingPointError("nan"), 4),
+        (Interrupted("Stopped."), 42),
+    ],
+)
+def test_each_error_has_its_exit_code(monkeypatch, capsys, error, code):
+    def main(_):
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["x"])
+    with pytest.raises(SystemExit) as left:
+        command_line.run(main)
+    assert left.value.code == code
+    lines = [one for one in capsys.readouterr().err.splitlines() if one.startswith("error: ")]
+    assert len(lines) == 1 and str(error).split()[0] in lines[0]
+
+
+# Real processes
+
+
+def process(verb, *arguments):
+    # As a user has it: without what conftest.py sets.
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    return subprocess.run(
+        [sys.executable, "-c", f"from xdistil_tf.bin import {verb}; {verb}.run()", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+
+
+def other_lines(text):
+    """Lines that are no log lines of ours."""
+    return [line for line in text.splitlines() if not re.match(r"[IW]\d{4} \d\d:", line)]
+
+
+def test_a_process_ends_with_one_line(records, recipe_file, tmp_path):
+    damage(records, "flipped")
+    path = recipe_file(LABELLED | {"steps": 20, "batch_size": 16})
+    done = process("train", *train_flags(path, records, tmp_path / "run"))
+    assert done.returncode == 1 and done.stdout == ""
+    assert len(other_lines(done.stderr)) == 1, done.stderr
+    (line,) = other_lines(done.stderr)
+    assert line.startswith("error: ") and "train-00000-of-00002.tfrecord" in line
+
+
+def test_a_wrong_flag_of_a_process(tmp_path):
+    done = process("predict", "--model_dir=/no/such", "--input=x")
+    assert done.returncode == 2
+    assert len(other_lines(done.stderr)) == 1, done.stderr
+    (line,) = other_lines(done.stderr)
+    assert line.startswith("error: ") and "input" in line
+
+
+def test_recipes_of_the_small_task_are_valid():
+    assert recipe.to_plain(student_recipe(stage()))["stages"][0]["name"] == "logits"

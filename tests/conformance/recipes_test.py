@@ -1,0 +1,115 @@
+"""Every recipe of configs/ trains two updates a stage on a tiny task, resumes, and exports."""
+
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+
+import xdistil_tf
+from tests.small_task import ENCODER, OPTIONS
+from xdistil_tf import files, recipe, trainer
+from xdistil_tf.data.pretraining import write_pretraining_records
+from xdistil_tf.export import parity
+from xdistil_tf.export.model_folder import export_model_folder
+from xdistil_tf.run import run
+
+pytest_plugins = ["tests.small_task"]
+
+CONFIGS = pathlib.Path(xdistil_tf.__file__).parent.parent / "configs"
+PATHS = sorted(
+    path
+    for path in CONFIGS.glob("**/*.yaml")
+    if "stages" in yaml.safe_load(path.read_text(encoding="utf-8"))
+)
+
+
+class Crash(Exception):
+    """Stands for SIGKILL."""
+
+
+def shrunk(path):
+    """The recipe with two updates a stage of a tiny model."""
+    plain = recipe.to_plain(recipe.load_recipe(path))
+    model = plain["model"]
+    if model["kind"] == "bilstm":
+        model |= {"lstm_units": 8, "embedding": model["embedding"] | {"dim": 8}}
+    else:
+        model |= {key: ENCODER[key] for key in ENCODER if key in model}
+    for one in plain["stages"]:
+        one.pop("epochs", None)
+        one |= {"steps": 2, "batch_size": 8}
+        if "evaluate" in one:
+            one["evaluate"].pop("every_steps", None)
+    if plain.get("teacher"):
+        plain["teacher"] |= {"layer": -1}
+    return recipe.Recipe.model_validate(plain | {"max_seq_length": 32})
+
+
+@pytest.fixture(scope="session")
+def corpus(small, tmp_path_factory):
+    """Masked-LM records of a few documents."""
+    from xdistil_tf.data import synthetic
+
+    folder = tmp_path_factory.mktemp("corpus")
+    synthetic.generate_corpus(folder / "corpus.txt", 40)
+    write_pretraining_records(
+        folder / "corpus.txt", small.tokenizer, folder / "records", 32, 5,
+        heldout_fraction=0.2, num_shards=2,
+    )  # fmt: skip
+    records = folder / "records"
+    return {"corpus": f"{records}/train-*", "heldout": f"{records}/heldout-*"}
+
+
+def arguments(config, small, small_cache, corpus):
+    """What a run of this recipe needs."""
+    named = {"options": OPTIONS}
+    if config.teacher is not None:
+        named |= {"teacher": small.teacher, "teacher_cache": str(small_cache.folder)}
+    elif config.model.kind == "encoder" and config.model.hidden_size is None:
+        named["init_checkpoint"] = small.encoder
+    data = corpus if any(one.data == "corpus" for one in config.stages) else small.data()
+    return data, named
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_a_recipe_trains_resumes_and_exports(
+    path, small, small_cache, corpus, tmp_path, monkeypatch
+):
+    config = shrunk(path)
+    data, named = arguments(config, small, small_cache, corpus)
+    whole = run(config, data, tmp_path / "whole", **named)
+    assert all(one["steps"] == 2 and np.isfinite(one["loss"]) for one in whole["stages"])
+
+    original, seen = trainer._StageRun._save, []
+
+    def save(self):
+        original(self)
+        seen.append(self._stage.name)
+        if len(seen) == len(whole["stages"]):
+            raise Crash
+
+    monkeypatch.setattr(trainer._StageRun, "_save", save)
+    with pytest.raises(Crash):
+        run(config, data, tmp_path / "again", **named)
+    monkeypatch.setattr(trainer._StageRun, "_save", original)
+    run(config, data, tmp_path / "again", **named)
+    models = [tmp_path / name / "model" / "model.safetensors" for name in ("whole", "again")]
+    assert models[0].read_bytes() == models[1].read_bytes()
+    if not (tmp_path / "whole" / "model" / "labels.json").is_file():
+        return  # Pretrained encoders are not served.
+
+    def check(folder):
+        report = parity.check(folder)
+        files.write_json(folder / parity.REPORT_FILE, report)
+        assert report["passed"]
+        return report
+
+    # Processes of their own are proven in saved_model_test.py.
+    monkeypatch.setattr(parity, "check_in_fresh_process", check)
+    export_model_folder(str(tmp_path / "whole"), tmp_path / "export" / "1", ["the soup was great"])
+    served = tf.saved_model.load(str(tmp_path / "export" / "1")).signatures["serving_default"]
+    answer = served(text=tf.constant(["the soup", ""]))
+    assert answer["scores"].shape == (2, len(small.info.labels))
+    np.testing.assert_allclose(tf.reduce_sum(answer["scores"], -1), 1.0, rtol=1e-5)
