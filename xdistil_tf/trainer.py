@@ -71,7 +71,7 @@ class TrainerOptions:
 
     Attributes:
       steps_per_loop: Updates in one compiled call.
-      checkpoint_interval: Updates between checkpoints (each evaluation saves as well).
+      checkpoint_interval: Updates between checkpoints.
       gradient_accumulation: Micro-batches of one update.
       xla: Whether the loop is compiled by XLA. On a CPU it is slower (docs/performance.md).
       progress: Whether a progress bar is shown.
@@ -263,8 +263,8 @@ class _StageRun:
             self._run_loop(loop, iterator)
             if self._step % self._evaluation_interval() == 0 or self._step == self._total:
                 self._evaluate()
-                self._save()
-            elif self._step % self._options.checkpoint_interval == 0:
+            # Not after each evaluation: a resumed run evaluates again and finds the same.
+            if self._step % self._options.checkpoint_interval == 0:
                 self._save()
             if self._trainer.interruption.requested:
                 self._save()
