@@ -9,9 +9,9 @@ from __future__ import annotations
 import pathlib
 
 from absl import flags, logging
-from xdistil_tf.bin import shared_flags
 
 from xdistil_tf import cache, command_line, preflight, teaching
+from xdistil_tf.bin import shared_flags
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import load_task_info
 from xdistil_tf.data.tokenization import load_tokenizer

@@ -7,9 +7,9 @@ python bin/create_task_data.py --task_dir=glue/SST-2 --task=sst-2 --tokenizer=be
 from __future__ import annotations
 
 from absl import flags, logging
-from xdistil_tf.bin import shared_flags
 
 from xdistil_tf import command_line
+from xdistil_tf.bin import shared_flags
 from xdistil_tf.data.task_records import create_task_records
 from xdistil_tf.data.tokenization import load_tokenizer
 from xdistil_tf.models import folders

@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 
 from absl import flags, logging
-from xdistil_tf.bin import shared_flags
 
 from xdistil_tf import command_line, recipe, recipes, report
+from xdistil_tf.bin import shared_flags
 from xdistil_tf.distill import Job, distill
 from xdistil_tf.interruption import Interruption
 

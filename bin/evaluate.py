@@ -7,9 +7,9 @@ python bin/evaluate.py --model_dir=runs/sst2 --task_dir=glue/SST-2 --task=sst-2 
 from __future__ import annotations
 
 from absl import flags, logging
-from xdistil_tf.bin import shared_flags
 
 from xdistil_tf import command_line, evaluate, files
+from xdistil_tf.bin import shared_flags
 
 FLAGS = flags.FLAGS
 

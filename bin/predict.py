@@ -6,9 +6,9 @@ python bin/predict.py --model_dir=runs/sst2 --input_file=sentences.txt --output_
 from __future__ import annotations
 
 from absl import flags, logging
-from xdistil_tf.bin import shared_flags
 
 from xdistil_tf import command_line, predict
+from xdistil_tf.bin import shared_flags
 
 FLAGS = flags.FLAGS
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 
 from absl import flags, logging
-from xdistil_tf.bin import shared_flags
 
 from xdistil_tf import command_line, recipe, recipes, study
+from xdistil_tf.bin import shared_flags
 from xdistil_tf.interruption import Interruption
 
 FLAGS = flags.FLAGS

@@ -7,9 +7,9 @@ python bin/train.py --recipe=configs/bert/finetune.yaml --init_checkpoint=bert-b
 from __future__ import annotations
 
 from absl import flags
-from xdistil_tf.bin import shared_flags
 
 from xdistil_tf import command_line, recipe, recipes
+from xdistil_tf.bin import shared_flags
 from xdistil_tf.interruption import Interruption
 from xdistil_tf.run import run as run_recipe
 

@@ -23,7 +23,7 @@ PLAIN += ("versions", "strategies", "recipes", "__init__")
 LEVELS = {name: 0 for name in PLAIN}
 LEVELS |= {"terms": 1, "command_line": 1, "summaries": 1, "optimizers": 1, "checkpoints": 1}
 LEVELS |= {"teachers": 1, "models": 1, "data": 1}
-LEVELS |= {"objective": 1.5, "trainer": 2}
+LEVELS |= {"objective": 1.5, "updates": 1.8, "trainer": 2}
 LEVELS |= {"evaluate": 3, "cache": 3, "export": 3, "start": 3}
 LEVELS |= {"preflight": 3.1, "predict": 3.1, "teaching": 3.1, "report": 3.2, "run": 3.2}
 LEVELS |= {"distill": 4, "study": 4.5, "api": 5}
@@ -75,6 +75,7 @@ def test_the_trainer_knows_no_file_format_model_or_method():
     known = set(imports(TREES[PACKAGE / "trainer.py"]))
     assert known <= {
         "checkpoints", "interruption", "objective", "optimizers", "recipe", "summaries", "files",
+        "updates",
     }  # fmt: skip
 
 

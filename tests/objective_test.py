@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import tiny
 from xdistil_tf.objective import Objective
 from xdistil_tf.recipe import Term
 
@@ -250,7 +251,7 @@ def test_two_replicas_of_a_strategy_equal_one():
     kernel = tf.Variable(random.normal(size=(3, 3)).astype(np.float32))
     whole = tf.nest.map_structure(tf.convert_to_tensor, features)
     expected = gradients(whole, kernel, objective.denominators(whole))
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = tiny.two_replicas()
     with strategy.scope():
         mirrored = tf.Variable(kernel)
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tests import tiny
-from xdistil_tf import recipe
+from xdistil_tf import optimizers, recipe
 from xdistil_tf.optimizers import Optimizer, learning_rate_schedule
 
 RANDOM = np.random.default_rng(0)
@@ -213,3 +213,17 @@ def test_the_state_holds_every_variable_of_the_optimizer():
         "updates", "loss_scale", "good_updates",
         "kernel.first", "kernel.second", "bias.first", "bias.second",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("name", ["adam", "adamw", "bert_adam"])
+def test_every_optimizer_of_a_process_gives_large_variables_the_same_updates(
+    monkeypatch, name, replicas
+):
+    """A run makes a new one in each stage; what is compiled stays."""
+    monkeypatch.setattr(optimizers, "_LARGE", 1)
+    _, expected = CASES[name]
+    for _ in range(3):
+        strategy = tiny.two_replicas() if replicas == 2 else None
+        weights, _, _ = run(config(name), strategy=strategy)
+        assert_close(weights, expected, 1e-5)

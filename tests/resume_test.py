@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.small_task import OPTIONS, encoder_folder, make_cache, stage, student_recipe
-from xdistil_tf import cache, checkpoints, files, recipe, trainer
+from xdistil_tf import cache, checkpoints, files, optimizers, recipe, trainer
 from xdistil_tf.checkpoints import StageFolder
 from xdistil_tf.interruption import Interrupted, Interruption
 from xdistil_tf.run import run
@@ -266,6 +266,17 @@ def test_an_interruption_saves_where_it_stops(train, undisturbed, tmp_path):
     ]
     train(options=options)
     assert weights_of(tmp_path / "run") == undisturbed[1]
+
+
+def test_large_variables_resume_as_exactly(train, crash_at, tmp_path, monkeypatch):
+    """Their update is compiled on its own."""
+    monkeypatch.setattr(optimizers, "_LARGE", 1)
+    train(folder="whole")
+    crash_at(4)
+    with pytest.raises(Crash):
+        train()
+    train()
+    assert weights_of(tmp_path / "run") == weights_of(tmp_path / "whole")
 
 
 def test_a_crash_while_the_teacher_is_cached_changes_nothing(

@@ -1,5 +1,7 @@
 """A model and batches that are as small as the contracts allow, for tests of the loop."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 import tf_keras
@@ -98,8 +100,13 @@ class ArrayData:
         return slices()
 
 
+@functools.cache
 def two_replicas():
-    """A MirroredStrategy over two logical CPU devices."""
+    """A MirroredStrategy over two logical CPU devices.
+
+    One a process: every strategy counts its collectives from the same number, and those of two
+    strategies would meet.
+    """
     if len(tf.config.list_logical_devices("CPU")) < 2:
         raise RuntimeError("tests/conftest.py makes two logical CPU devices; it has not run.")
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

@@ -195,3 +195,9 @@ def test_large_variables_get_the_same_updates(tmp_path, monkeypatch, name):
     assert_close(small, large)
     _, replicated = train(tmp_path / "two", optimizer=optimizer, strategy=tiny.two_replicas())
     assert_close(small, replicated)
+
+
+def test_xla_gives_the_same_updates(tmp_path):
+    _, plain = train(tmp_path / "plain")
+    _, compiled = train(tmp_path / "xla", options=TrainerOptions(steps_per_loop=2, xla=True))
+    assert_close(plain, compiled, 1e-4)

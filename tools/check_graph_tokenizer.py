@@ -26,13 +26,6 @@ from xdistil_tf.export.graph_tokenizer import make_graph_tokenizer
 from xdistil_tf.export.parity import versions
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("data_dir", None, "Folder with glue/, ner/panx/, text/ and bert/vocab/.")
-flags.DEFINE_multi_string(
-    "tokenizer", None, "name=folder or name=vocab.txt; default: the vocabularies in bert/vocab/."
-)
-flags.DEFINE_integer("random_texts", 40000, "Random texts per tokenizer.")
-flags.DEFINE_integer("seed", 42, "Of the random texts.")
-flags.DEFINE_string("output_json", "benchmarks/results/graph_tokenizer.json", "Result file.")
 
 _UNLIMITED = 1 << 20
 _BATCH_BYTES = 1 << 18
@@ -207,6 +200,18 @@ def _tokenizers() -> dict[str, Tokenizer]:
     return {name: load_tokenizer(path) for name, path in named.items()}
 
 
+def define_flags() -> None:
+    flags.DEFINE_string("data_dir", None, "Folder with glue/, ner/panx/, text/ and bert/vocab/.")
+    flags.DEFINE_multi_string(
+        "tokenizer",
+        None,
+        "name=folder or name=vocab.txt; default: the vocabularies in bert/vocab/.",
+    )
+    flags.DEFINE_integer("random_texts", 40000, "Random texts per tokenizer.")
+    flags.DEFINE_integer("seed", 42, "Of the random texts.")
+    flags.DEFINE_string("output_json", "benchmarks/results/graph_tokenizer.json", "Result file.")
+
+
 def main(_) -> None:
     if not FLAGS.data_dir:
         raise app.UsageError("--data_dir is needed.")
@@ -229,4 +234,5 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

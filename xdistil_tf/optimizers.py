@@ -91,6 +91,8 @@ class Optimizer:
         self._epsilon = EPSILON[config.name] if config.epsilon is None else config.epsilon
         decay = config.weight_decay
         self._decay = WEIGHT_DECAY[config.name] if decay is None else decay
+        # With replicas, the compiled update goes wrong for the second optimizer of a process.
+        self._compiles = tf.distribute.get_strategy().num_replicas_in_sync == 1
         self._variables = [variable for _, variable in variables]
         self._slots = []
         self._updates = _state_variable(0, tf.int64, "updates")
@@ -182,7 +184,7 @@ class Optimizer:
         powers = tuple(tf.pow(beta, exponent) for beta in betas)
         if self.config.name == "bert_adam":
             powers = (tf.zeros([]), tf.zeros([]))
-        large = variable.shape.num_elements() >= _LARGE
+        large = self._compiles and variable.shape.num_elements() >= _LARGE
         update = large_adam_update if large else adam_update
         return update(
             variable, first, second, gradient, factor, rate, decay, betas, powers, self._epsilon

@@ -11,7 +11,6 @@ Everything a step depends on is in the checkpoint, or is a pure function of
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +25,7 @@ from xdistil_tf.interruption import Interrupted, Interruption
 from xdistil_tf.objective import Objective
 from xdistil_tf.optimizers import Optimizer
 from xdistil_tf.summaries import StageSummaries
+from xdistil_tf.updates import Updates, stage_seed
 
 
 class StageData(Protocol):
@@ -218,7 +218,6 @@ class _StageRun:
         self._objective = objective
         self._data = data
         self._folder = folder
-        self._teacher = teacher
         self._evaluator = evaluator
         self._total = stage_steps(stage, data.steps_per_epoch)
         self._variables = stage_variables(trainer.model, stage)
@@ -229,8 +228,17 @@ class _StageRun:
                 self._total,
                 loss_scaling=trainer.precision == "mixed_float16",
             )
-        self._seed = _stage_seed(trainer.seed, stage.name)
-        self._reached: set[str] = set()
+        self._updates = Updates(
+            trainer.model,
+            objective,
+            self._optimizer,
+            self._variables,
+            strategy=self._strategy,
+            teacher=teacher,
+            seed=stage_seed(trainer.seed, stage.name),
+            accumulation=trainer.options.gradient_accumulation,
+            xla=trainer.options.xla,
+        )
         self._step = 0
         self._progress = _Progress()
         self._best_weights: checkpoints.Tensors | None = None
@@ -256,11 +264,10 @@ class _StageRun:
         # One pass over the whole remaining range: position is arithmetic, not iterator state.
         dataset = self._data.dataset(self._step, self._total, replicas, accumulation)
         iterator = iter(self._strategy.distribute_datasets_from_function(lambda _: dataset))
-        loop = tf.function(self._loop, reduce_retracing=True, jit_compile=self._options.xla or None)
-        loop(iterator, tf.constant(self._step, tf.int64), tf.constant(0, tf.int64))
+        self._updates.trace(iterator)
         self._check_reached()
         while self._step < self._total and not self._progress.stopped:
-            self._run_loop(loop, iterator)
+            self._run_loop(iterator)
             if self._step % self._evaluation_interval() == 0 or self._step == self._total:
                 self._evaluate()
             # Not after each evaluation: a resumed run evaluates again and finds the same.
@@ -270,7 +277,7 @@ class _StageRun:
                 self._save()
                 raise Interrupted(f"Stopped in stage {self._stage.name} at step {self._step}.")
 
-    def _run_loop(self, loop, iterator) -> None:
+    def _run_loop(self, iterator) -> None:
         stop = min(
             self._step + self._options.steps_per_loop,
             _next_multiple(self._step, self._evaluation_interval()),
@@ -279,8 +286,7 @@ class _StageRun:
         )
         count = stop - self._step
         began = time.perf_counter()
-        totals = loop(iterator, tf.constant(self._step, tf.int64), tf.constant(count, tf.int64))
-        totals = {name: float(value) for name, value in totals.items()}
+        totals = self._updates(iterator, self._step, count)
         seconds = time.perf_counter() - began
         self._step = stop
         self._progress.seconds += seconds
@@ -303,83 +309,8 @@ class _StageRun:
         means["tokens_per_second"] = tokens / seconds
         self._summaries.training(self._step, count, means)
 
-    def _loop(self, iterator, first_step, count):
-        """`count` updates; returns sums over them of all reported scalars."""
-        names = ["loss", "gradient_norm", "examples", "tokens"]
-        for term in self._objective.term_names:
-            names += [f"terms/{term}", f"weighted_terms/{term}"]
-        totals = {name: tf.constant(0.0) for name in names}
-        for offset in tf.range(count):
-            batches = [next(iterator) for _ in range(self._options.gradient_accumulation)]
-            values = self._strategy.run(self._replica_step, args=(batches, first_step + offset))
-            # All values are sums over replicas, so every replica holds the same.
-            values = {n: self._strategy.experimental_local_results(v)[0] for n, v in values.items()}
-            totals = {name: totals[name] + values[name] for name in names}
-        return totals
-
-    @tf.autograph.experimental.do_not_convert
-    def _replica_step(self, batches, step):
-        objective = self._objective
-        denominators = _sum([objective.denominators(batch) for batch in batches])
-        denominators = self._over_replicas(denominators)
-        numerators, gradients = [], []
-        for index, batch in enumerate(batches):
-            sums, slice_gradients = self._slice_gradients(batch, step, index, denominators)
-            numerators.append(sums)
-            gradients.append(slice_gradients)
-        gradients = [
-            None if pieces[0] is None else tf.add_n(pieces)
-            for pieces in zip(*gradients, strict=True)
-        ]
-        self._reached = {
-            name for name, g in zip(self._variables, gradients, strict=True) if g is not None
-        }
-        # Divided by the weight of all replicas already, so gradients are summed, not averaged.
-        summed = self._over_replicas(
-            (_sum(numerators), [g for g in gradients if g is not None], _sizes(batches))
-        )
-        numerators, present, sizes = summed
-        present = iter(present)
-        gradients = [None if g is None else next(present) for g in gradients]
-        norm = self._optimizer.apply(gradients, step)
-        values = {"loss": objective.total(numerators, denominators), "gradient_norm": norm}
-        means = objective.values(numerators, denominators)
-        for term in objective.terms:
-            values[f"terms/{term.name}"] = means[term.name]
-            values[f"weighted_terms/{term.name}"] = term.weight * means[term.name]
-        return values | sizes
-
-    def _slice_gradients(self, batch, step, index, denominators):
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        piece = index * self._strategy.num_replicas_in_sync + replica
-        fold_in = tf.random.experimental.stateless_fold_in
-        seed = fold_in(fold_in(tf.constant(self._seed, tf.int32), step), piece)
-        teacher_outputs = {}
-        if self._teacher is not None:
-            teacher_outputs = self._teacher(batch, self._objective.teacher_request)
-        variables = list(self._variables.values())
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(variables)
-            outputs = self._model(
-                batch, training=True, request=self._objective.student_request, seed=seed
-            )
-            numerators = self._objective.numerators(batch, outputs, teacher_outputs)
-            loss = self._objective.total(numerators, denominators)
-            if self._optimizer.loss_scale is not None:
-                loss *= self._optimizer.loss_scale
-        gradients = tape.gradient(loss, variables)
-        # Dense, so that norms are right and slots decay in every row as the papers' do.
-        dense = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
-        return numerators, dense
-
-    def _over_replicas(self, values):
-        if self._strategy.num_replicas_in_sync == 1:
-            return values
-        context = tf.distribute.get_replica_context()
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
-
     def _check_reached(self) -> None:
-        missing = [name for name in self._variables if name not in self._reached]
+        missing = [name for name in self._variables if name not in self._updates.reached]
         if not missing:
             return
         parts = {}
@@ -387,7 +318,7 @@ class _StageRun:
             names = {id(v) for layer in layers for v in layer.trainable_variables}
             if any(id(self._variables[name]) in names for name in missing):
                 reached = any(
-                    id(v) in names for n, v in self._variables.items() if n in self._reached
+                    id(v) in names for n, v in self._variables.items() if n in self._updates.reached
                 )
                 parts[part] = reached
         unreached = [part for part, reached in parts.items() if not reached]
@@ -477,26 +408,5 @@ class _StageRun:
         return self._folder.result()
 
 
-def _stage_seed(seed: int, name: str) -> tuple[int, int]:
-    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
-    values = np.frombuffer(digest, dtype="<i4")
-    return int(values[0]), int(values[1])
-
-
 def _next_multiple(step: int, interval: int) -> int:
     return (step // interval + 1) * interval
-
-
-def _sum(dictionaries: list[dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
-    return {name: tf.add_n([d[name] for d in dictionaries]) for name in dictionaries[0]}
-
-
-def _sizes(batches) -> dict[str, tf.Tensor]:
-    """Real examples and tokens of a replica's batches."""
-    weights = [batch["example_weights"] for batch in batches]
-    masks = [tf.cast(batch["input_mask"], tf.float32) for batch in batches]
-    tokens = [
-        tf.reduce_sum(mask * weight[:, tf.newaxis])
-        for mask, weight in zip(masks, weights, strict=True)
-    ]
-    return {"examples": tf.add_n([tf.reduce_sum(w) for w in weights]), "tokens": tf.add_n(tokens)}

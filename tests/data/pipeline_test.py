@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import tiny
 from xdistil_tf.data import records
 from xdistil_tf.data.pipeline import Batches, data_error, make_dataset
 from xdistil_tf.data.record_set import RecordSet
@@ -229,9 +230,7 @@ def test_a_side_car_without_all_records_is_refused_beforehand(train, tmp_path):
 
 
 def test_two_replicas_take_their_slices(train):
-    if len(tf.config.list_logical_devices("CPU")) < 2:
-        pytest.skip("needs two logical CPU devices")
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = tiny.two_replicas()
     batches = Batches(train, 8, seed=1, num_replicas=2)
     elements = numpy(batches.dataset(0, 3))
     dealt = strategy.distribute_datasets_from_function(lambda _: batches.dataset(0, 3))

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
+from tests import tiny
 from xdistil_tf.models import layers
 from xdistil_tf.models.lstm import BidirectionalLSTM
 
@@ -207,10 +208,7 @@ def test_initial_weights_follow_from_the_seed():
 
 
 def test_trains_inside_a_device_loop_on_two_replicas(lstm, inputs):
-    devices = tf.config.list_logical_devices("CPU")
-    if len(devices) < 2:
-        pytest.skip("needs two logical CPU devices, see conftest.py")
-    strategy = tf.distribute.MirroredStrategy([device.name for device in devices[:2]])
+    strategy = tiny.two_replicas()
     with strategy.scope():
         layer = BidirectionalLSTM(WIDTH, UNITS, name="bilstm")
         layer.initialise(3)

@@ -54,7 +54,7 @@ class RecordSet:
         self.lengths = np.concatenate([index.lengths for index in self._indices])
         if not len(self):
             raise ValueError(f"No record in {', '.join(map(str, self.paths))}. Create them again.")
-        self._open = functools.lru_cache(maxsize=_OPEN_FILES)(_open_file)
+        self._open = functools.lru_cache(maxsize=_OPEN_FILES)(_OpenFile)
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -91,8 +91,7 @@ class RecordSet:
         shard, place = self.shard_of(number)
         index = self._indices[shard]
         offset, size = int(index.offsets[place]), int(index.sizes[place])
-        handle = self._open(self.paths[shard])
-        framed = os.pread(handle.fileno(), size, offset)
+        framed = os.pread(self._open(self.paths[shard]).descriptor, size, offset)
         return records.unframe(framed, self.paths[shard], place, offset)
 
     def read_many(self, numbers: Sequence[int]) -> list[bytes]:
@@ -188,5 +187,11 @@ def _made_index(path: pathlib.Path, place: pathlib.Path) -> records.Index:
     return index
 
 
-def _open_file(path: pathlib.Path):
-    return open(path, "rb", buffering=0)
+class _OpenFile:
+    """A file descriptor that is closed with its last user."""
+
+    def __init__(self, path: pathlib.Path):
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self):
+        os.close(self.descriptor)

@@ -123,7 +123,7 @@ def head_kind(folder: files.Path) -> str | None:
 def reorder_classes(
     source: files.Path, order: Sequence[int], labels: Sequence[str], folder: files.Path
 ) -> str:
-    """Writes a copy of an encoder whose class i is class `order[i]` of the source.
+    """Writes a copy of a model whose class i is class `order[i]` of the source.
 
     Args:
       source: A model folder with a classification or tagging head.
@@ -134,14 +134,17 @@ def reorder_classes(
     Returns:
       `folder`.
     """
-    model = load_model(source)
-    for variable in model.head_output.variables:
+    model, known = load_model(source), read_labels(source)
+    head = model.head if is_bilstm(source) else model.head_output
+    for variable in head.variables:
         variable.assign(variable.numpy()[..., list(order)])
     with files.replaced_folder(folder) as aside:
         for file in pathlib.Path(source).iterdir():
             if file.is_file() and file.suffix in (".json", ".txt", ".model"):
                 shutil.copy(file, aside / file.name)
         save_model(model, aside, labels)
+        if known is not None:
+            write_labels(aside, dataclasses.replace(known, labels=tuple(labels)))
     return str(folder)
 
 
