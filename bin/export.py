@@ -21,13 +21,15 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "output_dir", None, "The SavedModel; a number for TF Serving.", required=True
     )
-    flags.DEFINE_integer("parity_texts", 200, "So many texts are compared.", lower_bound=1)
+    flags.DEFINE_integer("parity_texts", 200, "Of --parity_file, at most so many.", lower_bound=1)
     flags.DEFINE_string("parity_file", None, "Texts to compare on, one a line; default: built in.")
     flags.DEFINE_enum("signatures", "all", ["all", "ids"], "ids: loads without tensorflow_text.")
 
 
 def main(_) -> None:
     texts = None
+    if FLAGS["parity_texts"].present and not FLAGS.parity_file:
+        raise ValueError("--parity_texts counts texts of --parity_file. Expected that flag, too.")
     if FLAGS.parity_file:
         with pathlib.Path(FLAGS.parity_file).open(encoding="utf-8") as handle:
             lines = [line.rstrip("\n") for line in itertools.islice(handle, FLAGS.parity_texts)]

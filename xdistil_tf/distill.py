@@ -21,7 +21,7 @@ from xdistil_tf.data.task_records import TaskInfo, create_task_records
 from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
 from xdistil_tf.export.model_folder import export_model_folder
 from xdistil_tf.interruption import Interruption
-from xdistil_tf.models import folders
+from xdistil_tf.models import folders, pretrained
 from xdistil_tf.run import run
 from xdistil_tf.trainer import TrainerOptions
 
@@ -164,8 +164,8 @@ def _early_checks(
 ) -> list[preflight.Check]:
     largest = max(stage.batch_size for stage in (*job.recipe.stages, *job.teacher_recipe.stages))
     longest = max(int(split["length_max"]) for split in task.splits.values())
-    rows = tokenizer.vocab_size
-    parameters = rows * 1024 if not folders.is_bilstm(source) else rows * 512
+    # The teacher is the largest model that is trained; float32.
+    parameters = pretrained.weights_bytes(source) // 4
     return [
         preflight.check_tokenizer(source, tokenizer),
         preflight.check_sizes(source, tokenizer, task.max_seq_length),

@@ -19,6 +19,7 @@ import tf_keras
 from xdistil_tf import files
 from xdistil_tf import outputs as outputs_lib
 from xdistil_tf.models import layers, lstm
+from xdistil_tf.models.parted_model import PartedModel
 
 MODEL_TYPE = "xdistil_bilstm"
 TASK_TYPES = ("classification", "regression", "tagging")
@@ -59,7 +60,7 @@ def complete_config(config: Mapping) -> dict:
     return full
 
 
-class BiLSTM(tf_keras.Model):
+class BiLSTM(PartedModel):
     """The student.
 
     ```
@@ -122,36 +123,12 @@ class BiLSTM(tf_keras.Model):
         """What can be requested; hidden 0 is the embedding's output, 1 the LSTM's states."""
         return {"logits": None, "representation": None, "hidden": (0, 1)}
 
-    def named_variables(self) -> dict[str, tf.Variable]:
-        """Stable names of all variables, part after part, top-down."""
-        return {
-            variable.name.split(":")[0]: variable
-            for part in self.parts.values()
-            for layer in part
-            for variable in layer.variables
-        }
-
-    def build_weights(self, seed: int) -> None:
-        """Draws all weights anew, from `seed` alone."""
-        for name in self.parts:
-            self.initialise_part(name, seed)
-
-    def initialise_part(self, name: str, seed: int) -> None:
-        """Draws the weights of one part anew, from `seed` and their names alone.
-
-        Raises:
-          ValueError: If there is no such part.
-        """
-        if name not in self.parts:
-            raise ValueError(
-                f"Unknown part. Expected one of {list(self.parts)}. Received: {name!r}."
-            )
-        for layer in self.parts[name]:
-            if isinstance(layer, layers.Dense):
-                layer.kernel.assign(lstm.glorot(layer.kernel, seed))
-                layer.bias.assign(tf.zeros_like(layer.bias))
-            else:
-                layer.initialise(seed)
+    def _initialise_layer(self, layer, seed: int) -> None:
+        if isinstance(layer, layers.Dense):
+            layer.kernel.assign(lstm.glorot(layer.kernel, seed))
+            layer.bias.assign(tf.zeros_like(layer.bias))
+        else:
+            layer.initialise(seed)
 
     def set_embedding(self, table: np.ndarray | None, remap: np.ndarray | None) -> None:
         """Sets the word vectors and, of a pruned vocabulary, the row of every id.

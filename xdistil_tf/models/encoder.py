@@ -11,16 +11,16 @@ import zlib
 from collections.abc import Mapping
 
 import tensorflow as tf
-import tf_keras
 
 from xdistil_tf import outputs as outputs_lib
 from xdistil_tf.models import encoder_config, layers
+from xdistil_tf.models.parted_model import PartedModel
 
 _PER_LAYER = ("attention", "query", "key", "value")
 _HEAD_ACTIVATIONS = {"roberta_dense": "tanh", "relu_dense": "relu", "electra_dense": "gelu"}
 
 
-class Encoder(tf_keras.Model):
+class Encoder(PartedModel):
     """A BERT-family encoder with an optional head.
 
     ```
@@ -121,34 +121,10 @@ class Encoder(tf_keras.Model):
             available["next_sentence_logits"] = None
         return available
 
-    def named_variables(self) -> dict[str, tf.Variable]:
-        """Stable names of all variables, part after part, top-down."""
-        return {
-            variable.name.split(":")[0]: variable
-            for part in self.parts.values()
-            for layer in part
-            for variable in layer.variables
-        }
-
-    def build_weights(self, seed: int) -> None:
-        """Draws all weights anew, from `seed` alone."""
-        for name in self.parts:
-            self.initialise_part(name, seed)
-
-    def initialise_part(self, name: str, seed: int) -> None:
-        """Draws the weights of one part anew, from `seed` and their names alone.
-
-        Raises:
-          ValueError: If there is no such part.
-        """
-        if name not in self.parts:
-            raise ValueError(
-                f"Unknown part. Expected one of {list(self.parts)}. Received: {name!r}."
-            )
+    def _initialise_layer(self, layer, seed: int) -> None:
         deviation = self.config["initializer_range"]
-        for layer in self.parts[name]:
-            for variable in layer.variables:
-                variable.assign(_initial_value(variable, deviation, seed))
+        for variable in layer.variables:
+            variable.assign(_initial_value(variable, deviation, seed))
 
     def call(self, features, training=False, request=None, seed=None):
         """Computes what `request` names, no block above the highest one needed.

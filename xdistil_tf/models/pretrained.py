@@ -134,15 +134,25 @@ def read_word_embeddings(path: str) -> np.ndarray:
 
 def weights_fingerprint(folder: str) -> str:
     """SHA-256, in hex, of the content of a folder's weight files."""
-    folder, digest = os.fspath(folder), hashlib.sha256()
-    kind, paths = checkpoint_readers.find_weight_files(folder)
-    if kind == "tf1":
-        place, stem = os.path.split(paths[0])
-        names = [name for name in sorted(os.listdir(place)) if name.startswith(f"{stem}.")]
-        paths = [os.path.join(place, name) for name in names if not name.endswith(".meta")]
-    for path in paths:
-        digest.update(files.file_fingerprint(path).encode())
+    digest = hashlib.sha256()
+    for path in _weight_paths(folder):
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
+
+
+def weights_bytes(folder: str) -> int:
+    """Bytes of a folder's weight files."""
+    return sum(os.path.getsize(path) for path in _weight_paths(folder))
+
+
+def _weight_paths(folder: str) -> list[str]:
+    kind, paths = checkpoint_readers.find_weight_files(folder)
+    if kind != "tf1":
+        return list(paths)
+    place, stem = os.path.split(paths[0])
+    names = sorted(name for name in os.listdir(place) if name.startswith(f"{stem}."))
+    return [os.path.join(place, name) for name in names if not name.endswith(".meta")]
 
 
 def resolve_folder(path: str) -> str:
