@@ -22,6 +22,12 @@ def define_flags() -> None:
     flags.DEFINE_string("output_dir", None, "A folder for all runs and the table.", required=True)
     flags.DEFINE_multi_string("set", [], "Any field of the study: path=value.")
     flags.DEFINE_string("output_json", None, "A copy of the result, for the documents.")
+    flags.DEFINE_string(
+        "finished_runs",
+        None,
+        "The result (JSON) of an earlier call of this study whose folder is gone: its runs are "
+        "taken from it, and only the others are made.",
+    )
 
 
 def main(_) -> None:
@@ -34,9 +40,9 @@ def main(_) -> None:
             strategy=strategy,
             options=shared_flags.trainer_options(),
             interruption=interruption,
+            finished_runs=FLAGS.finished_runs,
+            output_json=FLAGS.output_json,
         )
-    if FLAGS.output_json:
-        study.write_result(FLAGS.output_json, result)
     for row in [result["table"]["columns"], *result["table"]["rows"]]:
         sys.stdout.write(" | ".join(row) + "\n")
     logging.info("The study is in %s/%s.json.", FLAGS.output_dir, config.name)

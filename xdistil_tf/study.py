@@ -1,7 +1,7 @@
 """A study: the main job over tasks, label subsets and seeds, and the table that comes of it.
 
 A thin layer over `distill`: every cell of the table is a distill folder of its own, so a killed
-study goes on where it was.
+study goes on where it was, and its result is written after each cell.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import pathlib
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pydantic
@@ -62,44 +62,92 @@ def run_study(
     strategy: tf.distribute.Strategy | None = None,
     options: TrainerOptions = TrainerOptions(),
     interruption: Interruption | None = None,
+    finished_runs: files.Path | None = None,
+    output_json: files.Path | None = None,
 ) -> dict[str, Any]:
-    """Runs all cells and writes `<name>.json` into the output folder.
+    """Runs all cells; writes `<name>.json` into the output folder after each of them.
+
+    Args:
+      study: What to run.
+      output_dir: A folder for all runs; a killed study goes on there.
+      strategy: Of the distribution.
+      options: Of the trainer.
+      interruption: Listens to signals.
+      finished_runs: The result of an earlier call of the same study whose folder is gone: its
+        runs are taken as they stand there, and only the others are made.
+      output_json: A copy of the result.
 
     Returns:
       Its content: the study, each run's report, comparisons over seeds, and the table.
+
+    Raises:
+      ValueError: If `finished_runs` are of another study.
     """
-    began = time.time()
     output = pathlib.Path(output_dir)
-    reports = []
+    targets = [output / f"{study.name}.json", *([output_json] if output_json else [])]
+    earlier = _finished_runs(study, finished_runs) if finished_runs else {}
+    reports: list[dict[str, Any]] = []
+    result: dict[str, Any] = {}
     for task in study.tasks:
         for seed in study.seeds:
-            job = _job(study, task, seed, output / _cell(task, seed))
-            logging.info("Study %s: %s.", study.name, job.model_dir)
-            content = distill(job, strategy=strategy, options=options, interruption=interruption)
-            content["labels_per_class"] = task.labels_per_class
+            cell = _cell(task, seed)
+            if cell in earlier:
+                logging.info("Study %s: %s as in %s.", study.name, cell, finished_runs)
+                content = earlier[cell]
+            else:
+                logging.info("Study %s: %s.", study.name, output / cell)
+                job = _job(study, task, seed, output / cell)
+                began = time.time()
+                content = distill(
+                    job, strategy=strategy, options=options, interruption=interruption
+                )
+                content["labels_per_class"] = task.labels_per_class
+                content["wall_seconds"] = round(time.time() - began, 1)
+                tf_keras.backend.clear_session()
             reports.append(content)
-            tf_keras.backend.clear_session()
-    result = {
-        "name": study.name,
-        "study": recipe.to_plain(study),
-        "recipe": recipe.to_plain(_recipe(study, study.tasks[0], study.seeds[0])),
-        "runs": reports,
-        "comparisons": [
-            comparison
-            for task in study.tasks
-            for comparison in compare(_of_task(reports, task), task.task, task.labels_per_class)
-        ],
-        "table": table(reports),
-        "wall_seconds": round(time.time() - began, 1),
-        "versions": versions.environment(),
-    }
-    write_result(output / f"{study.name}.json", result)
+            result = _result(study, reports)
+            for target in targets:
+                files.write_json(target, result)
     return result
 
 
-def write_result(path: files.Path, result: dict[str, Any]) -> None:
-    """Writes a study's result where a document's table is made from it."""
-    files.write_json(path, result)
+def _result(study: Study, reports: list[dict[str, Any]]) -> dict[str, Any]:
+    groups = [(task, _of_task(reports, task)) for task in study.tasks]
+    return {
+        "name": study.name,
+        "study": recipe.to_plain(study),
+        "recipe": recipe.to_plain(_recipe(study, study.tasks[0], study.seeds[0])),
+        "complete": len(reports) == len(study.tasks) * len(study.seeds),
+        "runs": reports,
+        "comparisons": [
+            comparison
+            for task, group in groups
+            if group
+            for comparison in compare(group, task.task, task.labels_per_class)
+        ],
+        "table": table(reports, study.seeds),
+        "versions": versions.environment(),
+    }
+
+
+def _finished_runs(study: Study, path: files.Path) -> dict[str, dict[str, Any]]:
+    """Cell -> its report, from an earlier result of the same study."""
+    earlier = files.read_json(path)
+    ours = recipe.to_plain(study)
+    # Seeds and tasks may have been added; what they are run with may not have changed.
+    for field in sorted({*ours, *earlier["study"]} - {"seeds", "tasks"}):
+        expected, received = ours.get(field), earlier["study"].get(field)
+        if received != expected:
+            raise ValueError(
+                f"{path} is of another study: {field} is {received!r}. Expected {expected!r}."
+            )
+    known = [StudyTask.model_validate(task) for task in earlier["study"]["tasks"]]
+    return {
+        _cell(task, one["seed"]): one
+        for task in study.tasks
+        if task in known
+        for one in _of_task(earlier["runs"], task)
+    }
 
 
 def compare(
@@ -142,31 +190,41 @@ def compare(
     return found
 
 
-def table(reports: Sequence[dict[str, Any]]) -> dict[str, list]:
-    """Rows: teacher, every stage of the student, the student, labels only; a column a seed."""
+def table(reports: Sequence[dict[str, Any]], seeds: Sequence[int]) -> dict[str, list]:
+    """Rows: teacher, every stage of the student, the student, labels only; a column a seed.
+
+    A seed that has not been run yet has a dash.
+    """
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for one in reports:
         groups.setdefault((one["task"], one["labels_per_class"]), []).append(one)
-    seeds = [f"seed {one['seed']}" for one in next(iter(groups.values()))]
-    columns = ["model", *seeds, "mean", "SD", "parameters", "without embeddings", "MB"]
+    columns = [
+        "model",
+        *(f"seed {seed}" for seed in seeds),
+        "mean",
+        "SD",
+        "parameters",
+        "without embeddings",
+        "MB",
+    ]
     columns += ["ms, batch 1", "ms, batch 32", "training, s"]
     rows = []
     for (task, labels), group in groups.items():
         metric = group[0]["metric"]
         setting = "all labels" if labels is None else f"{labels} labels a class"
         rows.append([f"**{task}, {metric}, {setting}**", *[""] * (len(columns) - 1)])
-        rows.append(_model_row("teacher", group))
+        rows.append(_model_row("teacher", group, seeds))
         for number, stage in enumerate(group[0]["stages"]):
-            values = [one["stages"][number]["reported"] for one in group]
+            values = {one["seed"]: one["stages"][number]["reported"] for one in group}
             seconds = statistics.fmean(one["stages"][number]["seconds"] for one in group)
-            rows.append([stage["name"], *_figures(values), *[""] * 5, f"{seconds:.0f}"])
-        rows += [_model_row(name, group) for name in MODELS[1:] if name in group[0]]
+            rows.append([stage["name"], *_figures(values, seeds), *[""] * 5, f"{seconds:.0f}"])
+        rows += [_model_row(name, group, seeds) for name in MODELS[1:] if name in group[0]]
     return {"columns": columns, "rows": rows}
 
 
-def _model_row(name: str, group: Sequence[dict[str, Any]]) -> list[str]:
+def _model_row(name: str, group: Sequence[dict[str, Any]], seeds: Sequence[int]) -> list[str]:
     first, metric = group[0][name], group[0]["metric"]
-    values = [one[name]["metrics"][metric] for one in group]
+    values = {one["seed"]: one[name]["metrics"][metric] for one in group}
     titles = {"student": "**student**", "labels_only": "same student, labels only"}
     latency = {
         key: statistics.fmean(one[name]["latency_ms"][key] for one in group)
@@ -175,7 +233,7 @@ def _model_row(name: str, group: Sequence[dict[str, Any]]) -> list[str]:
     seconds = [one[name].get("seconds") for one in group]
     return [
         titles.get(name, name),
-        *_figures(values),
+        *_figures(values, seeds),
         f"{first['parameters']:,}",
         f"{first['parameters_without_embeddings']:,}",
         f"{first['bytes'] / 1e6:.1f}",
@@ -185,12 +243,13 @@ def _model_row(name: str, group: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _figures(values: Sequence[float | None]) -> list[str]:
+def _figures(values: Mapping[int, float | None], seeds: Sequence[int]) -> list[str]:
     """Each seed's value, their mean and their standard deviation."""
-    if any(value is None for value in values):
-        return ["–"] * (len(values) + 2)
-    deviation = f"{statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return [*(f"{v:.4f}" for v in values), f"{statistics.fmean(values):.4f}", deviation]
+    known = [value for value in values.values() if value is not None]
+    cells = ["–" if values.get(seed) is None else f"{values[seed]:.4f}" for seed in seeds]
+    mean = f"{statistics.fmean(known):.4f}" if known else "–"
+    deviation = f"{statistics.stdev(known):.4f}" if len(known) > 1 else "–"
+    return [*cells, mean, deviation]
 
 
 def _job(study: Study, task: StudyTask, seed: int, folder: pathlib.Path) -> Job:

@@ -1,0 +1,125 @@
+"""Studies: cells, what they write, and going on from an earlier result."""
+
+import json
+
+import pytest
+
+from tests.small_task import BILSTM, OPTIONS, stage
+from xdistil_tf import files, study
+
+pytest_plugins = ["tests.small_task"]
+
+
+@pytest.fixture(scope="module")
+def definition(small, tmp_path_factory):
+    """A function that makes a study of the small task; a run takes a few seconds."""
+    path = tmp_path_factory.mktemp("recipes") / "student.yaml"
+    content = {
+        "model": BILSTM,
+        "teacher": {"layer": -1},
+        "max_seq_length": 32,
+        "stages": [
+            stage(steps=1),
+            stage(name="labels", data="train", objective=[{"loss": "task"}], steps=1),
+        ],
+    }
+    # JSON is YAML.
+    path.write_text(json.dumps(content))
+
+    def make(**changes):
+        fields = {
+            "name": "small",
+            "recipe": str(path),
+            "teacher": small.teacher,
+            "tasks": [{"task": "classification", "task_dir": str(small.task_dir)}],
+            "seeds": [1, 2],
+            "accept_weak_teacher": True,
+            "labels_only": False,
+        }
+        return study.Study.model_validate(fields | changes)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def first_seed(definition, tmp_path_factory):
+    """The result file of the study with one seed."""
+    folder = tmp_path_factory.mktemp("first")
+    study.run_study(definition(seeds=[1]), folder, options=OPTIONS)
+    return folder / "small.json"
+
+
+def test_one_seed_has_no_deviation(first_seed):
+    result = files.read_json(first_seed)
+    assert result["complete"]
+    assert [one["seed"] for one in result["runs"]] == [1]
+    assert result["runs"][0]["wall_seconds"] > 0
+    (comparison,) = result["comparisons"]
+    assert comparison["standard_error"] is None
+    assert not comparison["two_standard_errors"]
+
+
+def test_finished_runs_are_taken_and_the_others_made(definition, first_seed, tmp_path):
+    copy = tmp_path / "copy.json"
+    result = study.run_study(
+        definition(),
+        tmp_path / "again",
+        options=OPTIONS,
+        finished_runs=first_seed,
+        output_json=copy,
+    )
+    earlier = files.read_json(first_seed)
+    assert result["runs"][0] == earlier["runs"][0]
+    assert [one["seed"] for one in result["runs"]] == [1, 2]
+    assert not (tmp_path / "again" / "classification_all_seed1").exists()
+    assert files.read_json(copy) == files.read_json(tmp_path / "again" / "small.json")
+    columns, rows = result["table"]["columns"], result["table"]["rows"]
+    assert columns[:5] == ["model", "seed 1", "seed 2", "mean", "SD"]
+    assert {len(row) for row in rows} == {len(columns)}
+
+
+def test_result_is_written_after_each_run(definition, tmp_path, monkeypatch):
+    def second_fails(job, **kwargs):
+        if job.recipe.seed == 2:
+            raise ValueError("stopped")
+        return finished(job, **kwargs)
+
+    finished = study.distill
+    monkeypatch.setattr(study, "distill", second_fails)
+    with pytest.raises(ValueError, match="stopped"):
+        study.run_study(definition(), tmp_path, options=OPTIONS)
+    result = files.read_json(tmp_path / "small.json")
+    assert not result["complete"]
+    assert [one["seed"] for one in result["runs"]] == [1]
+    (row,) = [row for row in result["table"]["rows"] if row[0] == "**student**"]
+    assert row[2] == "–"
+
+
+def test_finished_runs_of_another_study_are_refused(definition, first_seed, tmp_path):
+    other = definition(set=["model.dropout=0.3"])
+    with pytest.raises(ValueError, match=r"another study: set is \[\].*Expected \['model"):
+        study.run_study(other, tmp_path, finished_runs=first_seed)
+
+
+def test_tasks_with_other_labels_are_not_taken(definition, first_seed):
+    task = definition().tasks[0]
+    changed = definition(tasks=[task.model_copy(update={"labels_per_class": 5})])
+    assert study._finished_runs(changed, first_seed) == {}
+    assert list(study._finished_runs(definition(), first_seed)) == ["classification_all_seed1"]
+
+
+def test_difference_is_paired_over_seeds():
+    def one(seed, student, other):
+        return {
+            "metric": "accuracy",
+            "seed": seed,
+            "student": {"metrics": {"accuracy": student, "standard_error": 0.01}},
+            "labels_only": {"metrics": {"accuracy": other}},
+        }
+
+    reports = [one(1, 0.80, 0.70), one(2, 0.90, 0.84), one(3, 0.70, 0.62)]
+    (found,) = study.compare(reports, "t", None)
+    assert found["mean"] == pytest.approx(0.08)
+    assert found["standard_error"] == pytest.approx(0.02 / 3**0.5)
+    assert found["two_standard_errors"]
+    assert not study.compare(reports[:1], "t", None)[0]["two_standard_errors"]
