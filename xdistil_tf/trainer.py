@@ -250,7 +250,10 @@ class _StageRun:
         ) as summaries:
             self._summaries = summaries
             if not resumed:
-                summaries.hyperparameters(recipe.to_plain(self._stage))
+                summaries.hyperparameters(
+                    recipe.to_plain(self._stage)
+                    | {"objective": " + ".join(self._objective.term_names)}
+                )
                 self._evaluate()
             if self._step < self._total and not self._progress.stopped:
                 self._train()
