@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-OUTPUT ?= runs/quickstart
 TEACHER ?=
 TASK_DIR ?=
 TASK ?= classification
+# A task or teacher of one's own does not touch the results of the embedded ones.
+OUTPUT ?= runs/quickstart$(if $(TEACHER)$(TASK_DIR),_own)
 
 .PHONY: quickstart test lint format bench-deps test-torch minilm clean
 
@@ -15,7 +16,8 @@ $(VENV)/.installed: setup.py requirements.txt
 	$(BIN)/python -m pip install --quiet --editable ".[test,dev]"
 	touch $@
 
-# The main job, on a task and a corpus that it makes itself; TEACHER= and TASK_DIR= take real ones.
+# The main job, on a task and a corpus that it makes itself; TEACHER=, TASK_DIR= and TASK= take real
+# ones, OUTPUT= another folder.
 quickstart: $(VENV)/.installed
 	$(BIN)/python tools/quickstart.py --output_dir=$(OUTPUT) --teacher=$(TEACHER) --task_dir=$(TASK_DIR) --task=$(TASK)
 

@@ -108,7 +108,6 @@ def pytorch(batch: int, length: int, calls: int, seed: int) -> dict[str, Callabl
     import torch
     import transformers
 
-    torch.set_num_threads(2)
     torch.manual_seed(seed)
     given = _features(batch, length, seed)
     inputs = {
@@ -179,7 +178,6 @@ def main(_) -> None:
             "batch": 16,
             "length": 128,
             "flop_per_sequence": per_sequence,
-            "threads": 2,
         },
         measurements={
             f"{name} ({'FLOP' if '_peak_' in name or '_ffn_' in name else 'sequences'}/s)": values

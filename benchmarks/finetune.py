@@ -182,9 +182,6 @@ class _Examples:
 
 def pytorch(work_dir: str, steps: int, seed: int) -> dict[str, Callable]:
     """PyTorch in each order and precision, after a short run of each that is not measured."""
-    import torch
-
-    torch.set_num_threads(2)
     arrays = dict(np.load(pathlib.Path(work_dir) / "batches.npz"))
     cases = {}
     for order in ("grouped", "longest"):
@@ -290,7 +287,6 @@ def main(_) -> None:
             "loss": f"mean of the last {_LAST} steps; dev afterwards, in float32 for PyTorch",
             "after_the_last_step": last,
             "loss_difference": last[best["ours"]]["loss"] - last[best["pytorch"]]["loss"],
-            "threads": 2,
         },
         measurements={f"{name} (examples/s)": values for name, values in rates.items()},
         seed=seed,

@@ -34,6 +34,9 @@ ROOT = pathlib.Path(__file__).parent.parent
 COMPARISON_KEYS = ("name", "ours", "theirs", "unit", "ratio", "aim")
 LOWER_IS_BETTER = ("s", "ms", "us", "MB", "bytes")
 
+# Of every worker, whatever framework it runs.
+THREADS = 2
+
 _BEGAN = time.perf_counter()
 # Idle OpenMP threads spin before they sleep; let them, so that they do not disturb the other side.
 _PAUSE = 0.25
@@ -163,7 +166,7 @@ def interleaved(
 
 
 class Worker:
-    """A process that holds cases and runs one of them when told to.
+    """A process that holds cases and runs one of them when told to, on `THREADS` threads.
 
     Args:
       factory: `package.module:function`; called in the worker with `arguments`, returns a dict
@@ -182,10 +185,11 @@ class Worker:
         environment: Mapping[str, str] | None = None,
     ):
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        threads = dict.fromkeys(_THREAD_VARIABLES, str(THREADS))
         self._factory = factory
         self._process = subprocess.Popen(
             [sys.executable, "-c", _SERVE, factory, json.dumps(arguments or {})],
-            env={**os.environ, "PYTHONPATH": path, **_QUIET, **(environment or {})},
+            env={**os.environ, "PYTHONPATH": path, **_QUIET, **threads, **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -228,6 +232,14 @@ class Worker:
 # Not `-m benchmarks.harness`: that would make a second `Measured`, unknown to the cases.
 _SERVE = "import sys; from benchmarks import harness; harness.serve(*sys.argv[1:])"
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "TOKENIZERS_PARALLELISM": "true"}
+# Read by TensorFlow, by PyTorch (OpenMP, MKL) and by the tokenizers.
+_THREAD_VARIABLES = (
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+)
 # `transformers` imports every framework that it finds; each side sees its own only.
 TENSORFLOW_ONLY = {"USE_TORCH": "0", "USE_TF": "1", "TF_USE_LEGACY_KERAS": "1"}
 TORCH_ONLY = {"USE_TF": "0", "USE_TORCH": "1"}
@@ -301,7 +313,7 @@ def write_results(
         "benchmark": path.stem,
         "comparisons": [dict(row) for row in comparisons],
         "measurements": {name: summary(values) for name, values in (measurements or {}).items()},
-        "extra": dict(extra or {}),
+        "extra": {"threads": THREADS, **(extra or {})},
         "versions": versions.environment() | {"torch": _version("torch")},
         "seed": seed,
         "command": command(),

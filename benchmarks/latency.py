@@ -209,7 +209,6 @@ def main(_) -> None:
                 f"{dim}, {units}": {"speed_up_batch_32": many, "speed_up_batch_1": one}
                 for (dim, units), (many, one) in STUDENTS.items()
             },
-            "threads": 2,
         },
         measurements={f"{name} (ms)": ms for name, ms in calls.items()},
         seed=harness.FLAGS.seed,

@@ -252,7 +252,6 @@ def main(_) -> None:
             "memory": "float32; cache of all records, then 50 steps of each kind of stage; an aim "
             "of 0.95 lets each further record take about 100 bytes of index",
             "runs": {key: values[-1].extra for key, values in measured.items()},
-            "threads": 2,
         },
         measurements={f"{k} (s)": [one.seconds for one in v] for k, v in timed.items()}
         | {f"{k} (MB)": [one.peak_mb for one in v] for k, v in measured.items() if k not in timed},

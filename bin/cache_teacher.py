@@ -10,8 +10,9 @@ import pathlib
 
 from absl import flags, logging
 
-from xdistil_tf import cache, command_line, preflight, teaching
+from xdistil_tf import command_line, preflight, teacher_pass, teaching
 from xdistil_tf.bin import shared_flags
+from xdistil_tf.cache import check_tsv, verify, write_cache, write_tsv
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import load_task_info
 from xdistil_tf.data.tokenization import load_tokenizer
@@ -27,7 +28,10 @@ def define_flags() -> None:
     flags.DEFINE_string("records", None, "Glob of record shards of one folder.", required=True)
     flags.DEFINE_list("outputs", "logits", "logits, representation, hidden, attention.")
     flags.DEFINE_list(
-        "layers", None, "Layers of hidden and attention, counted from 1; 0: embeddings."
+        "layers",
+        None,
+        "Layers of hidden and attention, counted from 1; 0: embeddings (hidden alone has them); "
+        "negative: from the top.",
     )
     flags.DEFINE_integer(
         "teacher_layer", -1, "Layer of the representation; negative: from the top."
@@ -44,16 +48,19 @@ def define_flags() -> None:
 def main(_) -> None:
     records = RecordSet(FLAGS.records)
     task = load_task_info(records.paths[0].parent)
+    if FLAGS.format == "tsv":
+        check_tsv(FLAGS.outputs, task.task_type)
     folder = folders.find(FLAGS.teacher)
-    preflight.check_tokenizer(folder, load_tokenizer(task.tokenizer_folder))
+    tokenizer = load_tokenizer(task.tokenizer_folder)
+    preflight.check_model(folder, "teacher", tokenizer, task, task.max_seq_length)
     tagging = task.task_type == "tagging"
     teacher = teaching.load_teacher(folder, FLAGS.teacher_layer, tagging, FLAGS.precision)
-    request = cache.parse_request(FLAGS.outputs, FLAGS.layers)
+    request = teacher_pass.parse_request(FLAGS.outputs, FLAGS.layers, teacher.depth)
     spec = teaching.cache_spec(
         folder, teacher, request, FLAGS.cache_precision, task.tokenizer["fingerprint"]
     )
     with Interruption().listening() as interruption:
-        kept = cache.write_cache(
+        kept = write_cache(
             teacher,
             spec,
             [records],
@@ -63,11 +70,11 @@ def main(_) -> None:
             interruption,
         )
     if FLAGS.verify:
-        difference = cache.verify(kept, teacher, records, FLAGS.verify)
+        difference = verify(kept, teacher, records, FLAGS.verify)
         logging.info("Largest difference in %d recomputed records: %.3g.", FLAGS.verify, difference)
     if FLAGS.format == "tsv":
         path = pathlib.Path(FLAGS.output_dir) / "logits.tsv"
-        cache.write_tsv(kept, records, path)
+        write_tsv(kept, records, path)
         logging.info("Logits as text are in %s.", path)
     logging.info("The teacher cache is in %s.", FLAGS.output_dir)
 

@@ -38,6 +38,12 @@ def define_flags() -> None:
     )
     flags.DEFINE_bool("accept_weak_teacher", False, "Go on with a teacher that learnt nothing.")
     flags.DEFINE_bool("labels_only", True, "Train the same student on labels alone, too.")
+    flags.DEFINE_multi_float(
+        "labels_only_learning_rates",
+        [],
+        "Of that baseline, trained once at each (repeatable): the best by held-out value is "
+        "reported. Default: that of the last stage on labels.",
+    )
     flags.DEFINE_bool("export", True, "Write a SavedModel.")
 
 
@@ -61,6 +67,7 @@ def main(_) -> None:
         teacher_labels=tuple(FLAGS.teacher_labels) if FLAGS.teacher_labels else None,
         accept_weak_teacher=FLAGS.accept_weak_teacher,
         labels_only=FLAGS.labels_only,
+        labels_only_learning_rates=tuple(FLAGS.labels_only_learning_rates),
         export=FLAGS.export,
     )
     with Interruption().listening() as interruption:

@@ -27,6 +27,7 @@ def define_flags() -> None:
 def main(_) -> None:
     if (FLAGS.task_dir is None) == (FLAGS.records is None):
         raise ValueError("Expected exactly one of --task_dir and --records.")
+    files.require_folder(FLAGS.model_dir, "a model, run or distill folder")
     model = evaluate.EvaluatedModel(FLAGS.model_dir, FLAGS.precision, FLAGS.batch_size)
     if FLAGS.records:
         result = model.on_records(FLAGS.records)

@@ -5,13 +5,11 @@ python bin/export.py --model_dir=runs/sst2 --output_dir=served/sst2/1
 
 from __future__ import annotations
 
-import itertools
-import pathlib
-
 from absl import flags, logging
 
 from xdistil_tf import command_line
-from xdistil_tf.export.model_folder import export_model_folder
+from xdistil_tf.export import compared_texts
+from xdistil_tf.export.model_folder import export_model_folder, trained_labels
 
 FLAGS = flags.FLAGS
 
@@ -22,7 +20,11 @@ def define_flags() -> None:
         "output_dir", None, "The SavedModel; a number for TF Serving.", required=True
     )
     flags.DEFINE_integer("parity_texts", 200, "Of --parity_file, at most so many.", lower_bound=1)
-    flags.DEFINE_string("parity_file", None, "Texts to compare on, one a line; default: built in.")
+    flags.DEFINE_string(
+        "parity_file",
+        None,
+        "Texts to compare on, one a line; stored in the export. Default: built in.",
+    )
     flags.DEFINE_enum("signatures", "all", ["all", "ids"], "ids: loads without tensorflow_text.")
 
 
@@ -30,10 +32,9 @@ def main(_) -> None:
     texts = None
     if FLAGS["parity_texts"].present and not FLAGS.parity_file:
         raise ValueError("--parity_texts counts texts of --parity_file. Expected that flag, too.")
-    if FLAGS.parity_file:
-        with pathlib.Path(FLAGS.parity_file).open(encoding="utf-8") as handle:
-            lines = [line.rstrip("\n") for line in itertools.islice(handle, FLAGS.parity_texts)]
-        texts = [tuple(line.split("\t")) if "\t" in line else line for line in lines]
+    if FLAGS["parity_file"].present:
+        pair = trained_labels(FLAGS.model_dir).pair
+        texts = compared_texts.read_file(FLAGS.parity_file, pair, FLAGS.parity_texts)
     export_model_folder(FLAGS.model_dir, FLAGS.output_dir, texts, FLAGS.signatures)
     logging.info("The SavedModel is in %s.", FLAGS.output_dir)
 

@@ -29,7 +29,8 @@ def define_flags() -> None:
 def main(_) -> None:
     predictor = predict.Predictor(FLAGS.model_dir, FLAGS.precision)
     count = predict.predict_file(predictor, FLAGS.input_file, FLAGS.output_file, FLAGS.batch_size)
-    logging.info("%d predictions are in %s.", count, FLAGS.output_file)
+    place = "on standard output" if FLAGS.output_file == "-" else f"in {FLAGS.output_file}"
+    logging.info("%d predictions are %s.", count, place)
 
 
 def run() -> None:

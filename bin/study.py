@@ -32,7 +32,7 @@ def define_flags() -> None:
 
 def main(_) -> None:
     strategy = shared_flags.strategy()
-    config = recipe.load_config(study.Study, recipes.find(FLAGS.study), FLAGS.set)
+    config = recipe.load_config(study.Study, recipes.find(FLAGS.study, "study"), FLAGS.set)
     with Interruption().listening() as interruption:
         result = study.run_study(
             config,

@@ -6,7 +6,7 @@ python bin/train.py --recipe=configs/bert/finetune.yaml --init_checkpoint=bert-b
 
 from __future__ import annotations
 
-from absl import flags
+from absl import flags, logging
 
 from xdistil_tf import command_line, recipe, recipes
 from xdistil_tf.bin import shared_flags
@@ -31,16 +31,24 @@ def data_bindings(pairs: list[str]) -> dict[str, str]:
     bound = dict(pair.partition("=")[::2] for pair in pairs)
     if not bound or not all(bound.values()):
         raise ValueError(f"Invalid --data. Expected name=glob. Received: {pairs}.")
+    if len(bound) < len(pairs):
+        raise ValueError(
+            f"Invalid --data. Expected each name once, several globs separated by commas. "
+            f"Received: {pairs}."
+        )
     return {name: pattern.strip("'\"") for name, pattern in bound.items()}
 
 
 def main(_) -> None:
     strategy = shared_flags.strategy()
     config = recipe.load_recipe(recipes.find(FLAGS.recipe), shared_flags.recipe_overrides())
+    data = data_bindings(FLAGS.data)
+    for name in sorted(set(data) - config.data_names()):
+        logging.warning("No stage of the recipe reads the data %r, which --data binds.", name)
     with Interruption().listening() as interruption:
         run_recipe(
             config,
-            data_bindings(FLAGS.data),
+            data,
             FLAGS.model_dir,
             teacher=FLAGS.teacher,
             teacher_cache=FLAGS.teacher_cache,

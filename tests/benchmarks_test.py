@@ -58,6 +58,7 @@ def test_schema_accepts_what_is_written(tmp_path, capsys):
         tmp_path / "encoder.json", rows, {"batch": 16}, measurements={"ours": [29.0, 31.0]}
     )
     content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["extra"] == {"threads": harness.THREADS, "batch": 16}
     assert harness.schema_problems(content) == []
     assert content["comparisons"] == rows
     assert content["measurements"]["ours"]["median"] == 30.0
@@ -113,7 +114,21 @@ def test_cases_run_in_turns():
 def some_cases(units):
     """Cases of a worker in another process, for the test below."""
     measured = harness.Measured(units, 0.5, {"note": "own clock"})
-    return {"plain": lambda: (units, "extra"), "measured": lambda: measured}
+    return {
+        "plain": lambda: (units, "extra"),
+        "measured": lambda: measured,
+        "threads": lambda: (1, tensorflow_threads()),
+    }
+
+
+def tensorflow_threads():
+    """How many threads TensorFlow computes on: those that it starts for a product of matrices."""
+    import tensorflow as tf
+
+    matrix = tf.ones([512, 512])
+    tf.matmul(matrix, matrix).numpy()
+    names = [path.read_text().strip() for path in pathlib.Path("/proc/self/task").glob("*/comm")]
+    return len([name for name in names if name.startswith("tf_Compute")])
 
 
 def _worker(factory):
@@ -124,11 +139,17 @@ def _worker(factory):
 
 def test_worker_measures_in_its_own_process():
     with _worker("benchmarks_test:some_cases") as worker:
-        assert worker.names == ["plain", "measured"]
+        assert worker.names == ["plain", "measured", "threads"]
         plain, measured = worker.run("plain"), worker.case("measured")()
     assert (plain.units, plain.extra) == (3.0, "extra")
     assert plain.seconds > 0 and plain.peak_mb > 1
     assert (measured.rate, measured.extra) == (6.0, {"note": "own clock"})
+
+
+def test_every_worker_computes_on_the_same_number_of_threads(monkeypatch):
+    monkeypatch.setattr(harness, "THREADS", 3)
+    with _worker("benchmarks_test:some_cases") as worker:
+        assert worker.run("threads").extra == 3
 
 
 def test_worker_that_fails_says_so(capfd):

@@ -7,10 +7,11 @@ import pytest
 import tensorflow as tf
 
 from tests.small_task import encoder_folder, make_cache
-from xdistil_tf import cache, files, outputs, teaching
+from xdistil_tf import cache, files, outputs, teacher_pass, teaching, versions
+from xdistil_tf.data import records as record_files
 from xdistil_tf.data.pipeline import Batches
 from xdistil_tf.data.record_set import RecordSet
-from xdistil_tf.data.sidecars import RowShape
+from xdistil_tf.data.sidecars import RowShape, SidecarReader, SidecarWriter
 
 pytest_plugins = ["tests.small_task"]
 
@@ -163,17 +164,36 @@ def test_new_records_are_added(small, teacher, tmp_path):
     assert both.covers(small.records("heldout")) and both.covers(small.records("dev"))
 
 
-def test_verify_finds_a_tampered_value(small, teacher, small_cache, tmp_path):
+def test_verify_finds_a_wrong_value(small, teacher, small_cache, tmp_path):
     folder = tmp_path / "cache"
     shutil.copytree(small_cache.folder, folder)
-    kept = cache.TeacherCache(folder)
     records = small.records("transfer")
-    assert cache.verify(kept, teacher, records, 1000) < 5e-3
+    assert cache.verify(cache.TeacherCache(folder), teacher, records, 1000) < 5e-3
+    shard = RecordSet(records.paths[0])
+    stem = cache.sidecar_stem(folder, shard.paths[0], "teacher/logits")
+    values = SidecarReader([stem]).read(shard.ids, shard.lengths, 1)
+    values[2, 1] += 1
+    with SidecarWriter(stem, "example", (2,)) as writer:
+        writer.write(shard.ids, values, shard.lengths)
+    assert cache.verify(cache.TeacherCache(folder), teacher, records, 1000) > 0.9
+
+
+def test_a_flipped_bit_is_found_and_the_named_cure_repairs_it(
+    small, teacher, small_cache, tmp_path
+):
+    folder = tmp_path / "cache"
+    shutil.copytree(small_cache.folder, folder)
     path = folder / "transfer-00000-of-00002.logits.bin"
-    values = np.fromfile(path, "<f2")
-    values[5] += 1
-    values.tofile(path)
-    assert cache.verify(kept, teacher, records, 1000) > 0.9
+    whole = path.read_bytes()
+    path.write_bytes(bytes([whole[0], whole[1] ^ 0x40]) + whole[2:])
+    records = small.records("transfer")
+    with pytest.raises(ValueError, match="logits.bin is damaged: .* Delete it with its .index"):
+        cache.TeacherCache(folder).readers({"logits": None}, records)
+    path.unlink()
+    path.with_suffix(".index").unlink()
+    spec = spec_of(small, teacher, {"logits": None, "representation": None})
+    cache.write_cache(teacher, spec, sets_of(small), folder)
+    assert path.read_bytes() == whole
 
 
 def test_a_truncated_side_car_is_refused(small, small_cache, tmp_path):
@@ -200,6 +220,31 @@ def test_logits_as_text(small, small_cache, tmp_path):
     )
 
 
+def test_records_with_one_id_keep_their_own_rows(small, teacher, tmp_path):
+    """Foreign records name themselves: ids may repeat, in a file and from set to set."""
+    spec = spec_of(small, teacher, {"logits": None})
+    random = np.random.default_rng(0)
+    texts = [random.integers(5, small.tokenizer.vocab_size, 2 + n % 7).tolist() for n in range(40)]
+    rows = {}
+    for name, distinct in (("own", 40), ("repeated", 5)):
+        folder = tmp_path / name
+        folder.mkdir()
+        made = [
+            {"id": f"text:{n % distinct}".encode(), "input_ids": text}
+            for n, text in enumerate(texts)
+        ]
+        record_files.write_records(folder, "first", made[:20], 20, 1)
+        record_files.write_records(folder, "second", made[20:], 20, 1)
+        records = RecordSet([folder / "first-*", folder / "second-*"])
+        kept = cache.write_cache(teacher, spec, [records], tmp_path / f"cache_{name}")
+        assert cache.verify(kept, teacher, records, len(records)) < 5e-3
+        cache.write_tsv(kept, records, tmp_path / "logits.tsv")
+        lines = (tmp_path / "logits.tsv").read_text().splitlines()[1:]
+        rows[name] = [line.partition("\t")[2] for line in lines]
+    assert len(set(rows["own"])) == 40
+    assert rows["repeated"] == rows["own"]
+
+
 def test_a_plan_larger_than_the_disk_writes_nothing(small, teacher, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 100})
     monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage)
@@ -223,13 +268,84 @@ def test_no_cache_is_an_error(tmp_path):
 
 
 def test_requests_are_read_from_flags():
-    assert cache.parse_request(["logits", "hidden"], ["0", "4"]) == {
-        "logits": None,
-        "hidden": (0, 4),
-    }
+    parse = teacher_pass.parse_request
+    assert parse(["logits", "hidden"], ["4", "0"], 4) == {"logits": None, "hidden": (0, 4)}
     with pytest.raises(ValueError, match="Unknown output. Expected some of .*Received: 'logit'"):
-        cache.parse_request(["logit"], None)
-    for layers in (None, ["top"]):
-        with pytest.raises(ValueError, match="'attention' needs --layers"):
-            cache.parse_request(["attention"], layers)
+        parse(["logit"], None, 4)
+    with pytest.raises(ValueError, match="'attention' needs --layers"):
+        parse(["attention"], None, 4)
+    for layer in ("top", "5", "-6"):
+        with pytest.raises(ValueError, match="Invalid --layers for 'attention'"):
+            parse(["attention"], [layer], 4)
     assert outputs.feature_names({"hidden": (0,)}) == ("teacher/hidden/0",)
+
+
+def test_embeddings_and_attention_are_asked_for_in_one_call():
+    """What TinyBERT compares; attention has no layer 0."""
+    request = teacher_pass.parse_request(["hidden", "attention"], ["0", "2", "-1"], 4)
+    assert request == {"hidden": (0, 2, 4), "attention": (2, 4)}
+    with pytest.raises(ValueError, match="'attention' needs --layers, numbers of blocks up to 4"):
+        teacher_pass.parse_request(["attention"], ["0"], 4)
+
+
+def test_different_record_files_of_one_name_are_refused(small, teacher, tmp_path):
+    """Side-cars are named after the record files: one set would learn from the other's."""
+    (tmp_path / "other").mkdir()
+    for source, target in zip(
+        small.records("heldout").paths, small.records("transfer").paths, strict=True
+    ):
+        shutil.copy(source, tmp_path / "other" / target.name)
+    other = RecordSet(str(tmp_path / "other" / "transfer-*"))
+    spec = spec_of(small, teacher, {"logits": None})
+    with pytest.raises(ValueError, match="have one name and different content.*Rename the files"):
+        cache.write_cache(teacher, spec, [small.records("transfer"), other], tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_half_written_cache_asks_the_disk_for_the_rest_only(
+    small, teacher, tmp_path, monkeypatch
+):
+    spec = spec_of(small, teacher, {"logits": None})
+    first, second = small.records("transfer"), small.records("heldout")
+    cache.write_cache(teacher, spec, [first], tmp_path)
+    shapes = cache.row_shapes(teacher, spec.request, "classification")
+    rest = cache.planned_bytes(shapes, [second], "float16")
+    usage = type("Usage", (), {"free": rest})
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage)
+    assert cache.write_cache(teacher, spec, [first, second], tmp_path).covers(second)
+
+
+def test_a_pass_in_another_precision_is_refused(small, small_cache):
+    rough = teaching.load_teacher(small.teacher, -1, False, "bfloat16")
+    spec = spec_of(small, rough, {"logits": None, "representation": None})
+    with pytest.raises(ValueError, match="compute was float32 and is now bfloat16"):
+        cache.write_cache(rough, spec, sets_of(small), small_cache.folder)
+
+
+def test_a_cache_of_another_format_is_refused(small_cache, tmp_path):
+    files.write_json(tmp_path / "cache.json", small_cache.info | {"format": 1})
+    with pytest.raises(ValueError, match="has format 1. Expected 2. Remove the folder"):
+        cache.TeacherCache(tmp_path)
+
+
+def test_the_pass_shows_how_far_it_is(small, teacher, tmp_path, monkeypatch):
+    seen = []
+
+    class Bar(cache.tqdm):
+        def update(self, n=1):
+            seen.append(n)
+            return super().update(n)
+
+    monkeypatch.setattr(cache, "tqdm", Bar)
+    records = small.records("heldout")
+    spec = spec_of(small, teacher, {"logits": None, "hidden": (0, 1)})
+    cache.write_cache(teacher, spec, [records], tmp_path, batch_size=16)
+    assert sum(seen) == len(records) and len(seen) > len(records.paths)
+
+
+def test_the_cache_keeps_the_teachers_own_tokenizer_and_the_versions(small, small_cache, tmp_path):
+    assert small_cache.info["made_from"]["tokenizer"] == small.tokenizer.fingerprint
+    assert small_cache.info["versions"] == versions.environment()
+    teacher = teaching.load_teacher(small.teacher, -1, False)
+    spec = teaching.cache_spec(small.teacher, teacher, {"logits": None}, "float16", "of records")
+    assert spec.tokenizer == small.tokenizer.fingerprint

@@ -91,6 +91,13 @@ def test_another_definition_is_refused_and_the_field_named(folder, change, messa
     assert "remove this folder" in str(caught.value)
 
 
+def test_a_changed_shard_is_named_with_short_fingerprints(tmp_path):
+    before = {"data": {"train-0": "a" * 64, "train-1": "b" * 64}}
+    StageFolder(tmp_path, before)
+    with pytest.raises(ValueError, match="settings: data.train-1 was b{12} and is now c{12}\\. "):
+        StageFolder(tmp_path, {"data": before["data"] | {"train-1": "c" * 64}})
+
+
 def test_an_equal_definition_is_accepted_whatever_the_order_of_its_keys(folder):
     again = StageFolder(folder.path, dict(reversed(DEFINITION.items())))
     assert again.fingerprint == folder.fingerprint

@@ -2,9 +2,13 @@
 
 import errno
 import importlib
+import logging
 import os
+import pathlib
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -14,10 +18,11 @@ from absl import app, flags
 
 from tests.small_task import encoder_folder, stage, student_recipe, write_lines
 from xdistil_tf import command_line, files, recipe
-from xdistil_tf.interruption import Interrupted
+from xdistil_tf.interruption import Interrupted, Interruption
 
 pytest_plugins = ["tests.small_task"]
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 LABELLED = {"name": "labels", "data": "train", "objective": [{"loss": "task"}], "steps": 2}
 
 
@@ -38,7 +43,7 @@ def call(monkeypatch, capsys):
             for name in set(flags.FLAGS) - known:
                 delattr(flags.FLAGS, name)
             flags.FLAGS.unparse_flags()
-        text = capsys.readouterr().err
+        text, run.output = capsys.readouterr()[::-1]
         lines = [line for line in text.splitlines() if line.startswith("error: ")]
         code = left.value.code or 0
         assert "Traceback" not in text
@@ -180,7 +185,10 @@ def test_a_transfer_file_of_test_texts_is_refused(call, small, task, tmp_path):
         ("--set=stages.0.evaluate={data: heldout}", "'heldout', to which nothing is bound"),
         ("--set=stages.0.optimizer.warmup_steps=9", "warm-up shorter than the stage"),
         ("--data=train", "Invalid --data. Expected name=glob"),
-        ("--data=train=/no/train-*", "No record file matches '/no/train-"),
+        ("--data=train=/no/train-*", "Invalid --data. Expected each name once"),
+        ("--data=heldout=/no/train-*", "No record file matches '/no/train-"),
+        ("--num_replicas=2", "num_replicas=2. Add --distribution_strategy=mirrored"),
+        ("--set=max_seq_length=16", "max_seq_length=16, .* --set max_seq_length=32"),
         ("--init_checkpoint=ENCODER", "--init_checkpoint is for encoders"),
         ("--teacher=ENCODER", "A teacher was given, but the recipe has none"),
         ("--teacher_cache=/no/cache", "the recipe has none"),
@@ -281,6 +289,13 @@ def test_a_cache_is_made_verified_and_written_as_text(call, small, tmp_path):
     assert len(rows) == 1 + len(small.records("heldout"))
 
 
+def test_a_cache_without_logits_is_no_text_and_the_teacher_is_not_asked(call, small, tmp_path):
+    flags_given = ["--outputs=representation", "--format=tsv"]
+    code, line = call("cache_teacher", *cache_flags(small, tmp_path, *flags_given))
+    assert code == 1 and re.search("Expected --outputs with logits.*Received: .*repres", line), line
+    assert not (tmp_path / "cache").exists()
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
@@ -310,6 +325,7 @@ def test_wrong_inputs_of_evaluate(call, small, trained, tmp_path):
     for arguments, message in (
         ([model], "Expected exactly one of --task_dir and --records"),
         ([f"--model_dir={tmp_path}", f"--task_dir={small.task_dir}"], "No model in"),
+        (["--model_dir=nope", f"--task_dir={small.task_dir}"], "No such folder nope"),
         ([model, f"--task_dir={small.task_dir}", "--split=no"], "no"),
         ([model, f"--records={small.info.pattern('transfer')}"], "have no labels"),
     ):
@@ -335,11 +351,39 @@ def test_wrong_inputs_of_predict_and_export(call, trained, tmp_path):
         ("predict", [model, f"--input_file={tmp_path}/bad.txt", output], "line 1: expected UTF-8"),
         ("predict", [f"--model_dir={tmp_path}", "--input_file=-", output], "No model in"),
         ("export", [f"--model_dir={tmp_path}", f"--output_dir={tmp_path}/e"], "No model in"),
+        ("export", ["--model_dir=nope", f"--output_dir={tmp_path}/e"], "No such folder nope"),
         ("export", [model, f"--output_dir={tmp_path}/full"], "full"),
+        ("export", [model, f"--output_dir={tmp_path}/e", "--parity_file="], "--parity_file"),
+        (
+            "export",
+            [model, f"--output_dir={tmp_path}/e", f"--parity_file={tmp_path}/bad.txt"],
+            "--parity_file: .*bad.txt line 1: expected UTF-8",
+        ),
     ):
         code, line = call(verb, *arguments)
         assert code == 1 and re.search(message, line), line
     assert not (tmp_path / "out.tsv").exists()
+
+
+def predict_to_standard_output(trained, tmp_path, reader):
+    """`predict` as a process of its own, more than a pipe holds goes into a shell command."""
+    path = write_lines(tmp_path / "in.txt", ["a text"] * 10000)
+    command = [sys.executable, "bin/predict.py", f"--model_dir={trained}", f"--input_file={path}"]
+    shell = f"{shlex.join([*command, '--output_file=-'])} | {reader}; exit ${{PIPESTATUS[0]}}"
+    return subprocess.run(["bash", "-c", shell], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_reader_that_has_enough_ends_predict_quietly(trained, tmp_path):
+    done = predict_to_standard_output(trained, tmp_path, "head -1")
+    assert done.returncode == 0
+    assert "pipe" not in done.stderr.lower()
+    assert done.stdout.startswith("label\tscore_")
+
+
+def test_predictions_on_standard_output_are_said_to_be_there(trained, tmp_path):
+    done = predict_to_standard_output(trained, tmp_path, "tail -1")
+    assert done.returncode == 0
+    assert "10000 predictions are on standard output." in done.stderr
 
 
 def test_a_damaged_model_is_named(call, trained, tmp_path):
@@ -416,6 +460,7 @@ def test_arguments_that_are_no_flags_are_refused(call):
         (ValueError("two\nlines"), 1),
         (FileNotFoundError("none"), 1),
         (ImportError("torch"), 1),
+        (RuntimeError("The process ended with 1."), 1),
         (files.DiskFullError("full"), 3),
         (FloatingPointError("nan"), 4),
         (Interrupted("Stopped."), 42),
@@ -433,18 +478,86 @@ def test_each_error_has_its_exit_code(monkeypatch, capsys, error, code):
     assert len(lines) == 1 and str(error).split()[0] in lines[0]
 
 
+def test_a_file_that_cannot_be_used_is_named(call, small, recipe_file, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for place, reason in (("/proc/nope", "No such file"), (tmp_path / "file", "Not a directory")):
+        code, line = call("train", *train_flags(recipe_file(), small.info.folder, f"{place}/run"))
+        assert code == 1 and "Errno" not in line
+        assert re.search(f"Cannot read or write {place}.*: {reason}", line), line
+
+
+def test_data_that_no_stage_reads_are_named(call, small, recipe_file, tmp_path, monkeypatch):
+    from xdistil_tf.bin import train
+
+    lines = []
+    monkeypatch.setattr(train.logging, "warning", lambda text, *more: lines.append(text % more))
+    unread = f"--data=foo={small.info.folder}/heldout-*"
+    arguments = train_flags(recipe_file(), small.info.folder, tmp_path / "run", unread)
+    assert call("train", *arguments) == (0, "")
+    assert lines == ["No stage of the recipe reads the data 'foo', which --data binds."]
+
+
+@pytest.mark.parametrize(
+    ("verb", "expected"),
+    [
+        ("distill", "task_dir task set labels_per_class transfer_file seed num_replicas recipe"),
+        ("evaluate", "task_dir precision split"),
+        ("predict", "precision input_file"),
+        ("train", "set precision data recipe"),
+    ],
+)
+def test_help_shows_the_flags_of_a_binary_and_no_others(call, verb, expected):
+    assert call(verb, "--help") == (0, "")
+    shown = set(re.findall(r"--(?:\[no\])?(\w+):", call.output))
+    assert set(expected.split()) <= shown
+    assert not {"verbosity", "logtostderr", "pdb", "test_random_seed", "run_with_pdb"} & shown
+    assert call(verb, "--helpfull") == (0, "")
+
+
+def record(path, level=logging.INFO):
+    return logging.LogRecord("", level, str(path), 1, "", (), None)
+
+
+def test_only_what_we_say_and_errors_are_logged(tmp_path):
+    """Also where the libraries lie in an environment inside our own checkout."""
+    code = compile("def main(_): ...", str(tmp_path / "xdistil_tf" / "bin" / "train.py"), "exec")
+    names = {}
+    exec(code, names)
+    shown = command_line._ours_or_serious(names["main"])
+    package = os.path.dirname(command_line.__file__)
+    assert shown(record(f"{package}/trainer.py")) and shown(record(f"{package}/data/readers.py"))
+    assert shown(record(tmp_path / "xdistil_tf" / "bin" / "train.py"))
+    library = tmp_path / "xdistil_tf" / ".venv" / "lib" / "keras" / "bin" / "x.py"
+    assert not shown(record(library)) and not shown(record(library, logging.WARNING))
+    assert shown(record(library, logging.ERROR))
+
+
+def test_a_signal_is_acknowledged_at_once(capfd):
+    with Interruption().listening() as interruption:
+        signal.raise_signal(signal.SIGTERM)
+        assert interruption.requested
+        assert capfd.readouterr().err.startswith("Stopping after the running loop; a second")
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+
+
 # Real processes
 
 
+def environment():
+    """As a user has it: without what conftest.py sets, and with output that is buffered."""
+    ours = ("TF_CPP_MIN_LOG_LEVEL", "PYTHONUNBUFFERED")
+    inherited = {k: v for k, v in os.environ.items() if k not in ours}
+    return inherited | {"PYTHONPATH": os.pathsep.join(sys.path)}
+
+
 def process(verb, *arguments):
-    # As a user has it: without what conftest.py sets.
-    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     return subprocess.run(
         [sys.executable, "-c", f"from xdistil_tf.bin import {verb}; {verb}.run()", *arguments],
         capture_output=True,
         text=True,
         timeout=300,
-        env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        env=environment(),
         check=False,
     )
 
@@ -470,6 +583,25 @@ def test_a_wrong_flag_of_a_process(tmp_path):
     assert len(other_lines(done.stderr)) == 1, done.stderr
     (line,) = other_lines(done.stderr)
     assert line.startswith("error: ") and "input" in line
+
+
+def test_a_reader_that_has_enough_ends_a_process_quietly():
+    """As `| head` does, whether the pipe is full or only flushed at the end."""
+    for count in (1, 10**6):
+        reading, writing = os.pipe()
+        os.close(reading)
+        main = f"lambda _: sys.stdout.write('x' * {count})"
+        code = f"import sys; from xdistil_tf.command_line import run; run({main})"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            timeout=300,
+            env=environment(),
+            check=False,
+        )
+        os.close(writing)
+        assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_recipes_of_the_small_task_are_valid():

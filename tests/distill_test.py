@@ -12,9 +12,10 @@ import pytest
 import tensorflow as tf
 
 from tests.small_task import BILSTM, OPTIONS, encoder_folder, stage, write_lines
-from xdistil_tf import cache, distill, evaluate, predict, recipe, trainer
+from xdistil_tf import distill, evaluate, files, predict, preflight, recipe
 from xdistil_tf.data import synthetic
 from xdistil_tf.data.task_records import Options
+from xdistil_tf.data.tokenization import load_tokenizer
 from xdistil_tf.distill import Job
 from xdistil_tf.models import folders, pretrained
 
@@ -150,15 +151,18 @@ def test_the_folder_and_the_report_are_as_documented(finished):
     for name in ("teacher", "student", "labels_only"):
         assert {
             "metrics", "parameters", "parameters_without_embeddings", "bytes", "latency_ms",
+            "steps", "seconds",
         } <= set(report[name])  # fmt: skip
     assert len(report["stages"]) == 4
     for one in report["stages"]:
         assert {"name", "data", "steps", "best", "seconds"} <= set(one)
+    assert "learning_rate" in report["labels_only"]
     assert report["reported_split"] == "dev"
     assert not report["weak_teacher"] and not report["selects_on_reported_split"]
     text = (folder / "report.txt").read_text(encoding="utf-8")
     for word in ("teacher", "student", "labels_only", "logits.1_head", "keeps"):
         assert word in text
+    assert re.search(r"The student is [\d.]+ (above|below) the same student on labels only", text)
 
 
 def test_an_encoder_without_a_head_is_fine_tuned(finished, small):
@@ -193,8 +197,29 @@ def test_the_baseline_has_the_students_start_and_at_least_its_steps(finished):
         for name in ("student", "labels_only")
     ]
     assert start[0] == start[1]
-    seconds = json.loads((folder / "labels_only" / "run.json").read_text())["seconds"]
-    assert seconds >= student["seconds"] or (folder / "labels_only" / "steps.json").is_file()
+    (baseline,) = report["labels_only"]["learning_rates"]
+    assert report["student"]["steps"] == steps
+    assert report["student"]["seconds"] == student["seconds"]
+    assert baseline["seconds"] >= student["seconds"] or len(baseline["shorter_runs"]) == 3
+    assert baseline["learning_rate"] == 1e-3 and baseline["key"] == "accuracy"
+
+
+def test_the_baseline_is_reported_at_its_best_learning_rate(finished, quick, tmp_path):
+    rates = (1e-5, 1e-2)
+    report = quick(
+        teacher=teacher_of(finished), labels_only=True, labels_only_learning_rates=rates
+    )["labels_only"]
+    best, other = report["learning_rates"]
+    assert {best["learning_rate"], other["learning_rate"]} == set(rates)
+    assert best["best"] >= other["best"]
+    assert report["learning_rate"] == best["learning_rate"]
+    for rate in rates:
+        assert (tmp_path / "quick" / "labels_only" / f"learning_rate_{rate}" / "model").is_dir()
+
+
+def test_learning_rates_of_the_baseline_are_positive(job, tmp_path):
+    with pytest.raises(ValueError, match=r"labels_only_learning_rates.*positive.*\[0.0\]"):
+        job(tmp_path, labels_only_learning_rates=(0.0,))
 
 
 def test_the_saved_model_answers_as_the_student_does(finished, task_dir):
@@ -210,18 +235,38 @@ def test_the_saved_model_answers_as_the_student_does(finished, task_dir):
     assert json.loads((folder / "export/1/parity.json").read_text())["passed"]
 
 
+def fail(*arguments, **named):
+    raise AssertionError("this was done already")
+
+
 def test_the_same_command_does_nothing_again(finished, job, monkeypatch):
     folder, report = finished
+    for done in (
+        "trainer._StageRun.to_its_end",
+        "cache._write_shard",
+        "data.task_records.write_task_records",
+        "preflight.predict_records",
+        "report.predict_records",
+        "distill.export_model_folder",
+    ):
+        monkeypatch.setattr(f"xdistil_tf.{done}", fail)
+    assert distill.distill(job(folder), options=OPTIONS) == json.loads(json.dumps(report))
 
-    def fail(*arguments, **named):
-        raise AssertionError("this was done already")
 
-    monkeypatch.setattr(trainer._StageRun, "to_its_end", fail)
-    monkeypatch.setattr(cache, "_write_shard", fail)
-    monkeypatch.setattr("xdistil_tf.data.task_records.write_task_records", fail)
-    again = distill.distill(job(folder), options=OPTIONS)
-    for name in ("teacher", "student", "labels_only"):
-        assert again[name]["metrics"] == report[name]["metrics"]
+def test_a_report_that_was_removed_is_made_again(finished, job, tmp_path):
+    folder, report = finished
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy" / "report.json").unlink()
+    again = distill.distill(job(tmp_path / "copy"), options=OPTIONS)
+    assert again["student"]["metrics"] == report["student"]["metrics"]
+    assert files.read_json(tmp_path / "copy" / "report.json") == json.loads(json.dumps(again))
+
+
+def test_a_report_of_other_models_is_made_again(finished, job, tmp_path):
+    folder, report = finished
+    shutil.copytree(folder, tmp_path / "copy")
+    again = distill.distill(job(tmp_path / "copy", labels_only=False), options=OPTIONS)
+    assert "labels_only" in report and "labels_only" not in again
 
 
 def test_another_recipe_in_the_same_folder_is_refused(finished, job):
@@ -251,6 +296,20 @@ def accuracy(report):
     return report["teacher"]["metrics"]["accuracy"]
 
 
+def test_records_of_another_task_do_not_replace_those_of_a_result(
+    finished, job, task_dir, tmp_path
+):
+    other = tmp_path / "other"
+    shutil.copytree(task_dir, other)
+    write_lines(other / "train.tsv", sentences(200, 9))
+    folder = tmp_path / "distilled"
+    shutil.copytree(finished[0], folder)
+    before = (folder / "records" / "task.json").read_bytes()
+    with pytest.raises(ValueError, match=r"train\.tsv"):
+        distill.distill(job(folder, task_dir=str(other)), options=OPTIONS)
+    assert (folder / "records" / "task.json").read_bytes() == before
+
+
 def test_a_teacher_with_a_head_is_taken_as_it_is(finished, quick, tmp_path):
     source = as_huggingface(finished, tmp_path / "hf", LABELS)
     report = quick(teacher=source)
@@ -266,6 +325,20 @@ def test_permuted_classes_are_put_in_order(finished, quick, tmp_path):
     assert accuracy(report) == accuracy(finished[1])
 
 
+def test_permuted_classes_are_put_in_order_once(finished, quick, tmp_path, monkeypatch):
+    permuted = folders.reorder_classes(
+        teacher_of(finished), [1, 0], LABELS[::-1], tmp_path / "permuted"
+    )
+    report = quick(teacher=permuted)
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "reorder_classes", fail)
+        assert quick(teacher=permuted) == json.loads(json.dumps(report))
+    # Another teacher at the same place is put in order again.
+    folders.reorder_classes(teacher_of(finished), [0, 1], LABELS[::-1], tmp_path / "permuted")
+    with pytest.raises(ValueError, match="not better than a constant answer"):
+        quick(teacher=permuted)
+
+
 def test_names_without_meaning_need_teacher_labels(finished, quick, tmp_path):
     source = as_huggingface(finished, tmp_path / "hf", ["LABEL_0", "LABEL_1"])
     with pytest.raises(ValueError, match="'LABEL_0', 'LABEL_1'.*--teacher_labels"):
@@ -274,6 +347,59 @@ def test_names_without_meaning_need_teacher_labels(finished, quick, tmp_path):
     assert accuracy(report) == accuracy(finished[1])
     with pytest.raises(ValueError, match="not better than a constant answer.*--teacher_labels"):
         quick("wrong", teacher=source, teacher_labels=LABELS[::-1])
+
+
+def test_two_classes_without_names_are_a_head(finished, quick, tmp_path):
+    """As others write it: `transformers` leaves out the default names of two classes."""
+    source = as_huggingface(finished, tmp_path / "hf", LABELS)
+    path = pathlib.Path(source) / "config.json"
+    config = files.read_json(path)
+    files.write_json(path, {k: v for k, v in config.items() if k not in ("id2label", "label2id")})
+    with pytest.raises(ValueError, match="'LABEL_0', 'LABEL_1'.*--teacher_labels"):
+        quick(teacher=source)
+    report = quick(teacher=source, teacher_labels=LABELS)
+    assert accuracy(report) == accuracy(finished[1])
+    assert not (tmp_path / "quick" / "teacher").exists()
+
+
+def test_a_student_that_reads_other_ids_is_refused_before_the_teacher(small, quick, tmp_path):
+    tokens = list(small.tokenizer.tokens)
+    tokens[-2:] = reversed(tokens[-2:])
+    write_lines(tmp_path / "other" / "vocab.txt", tokens)
+    other = load_tokenizer(tmp_path / "other" / "vocab.txt", do_lower_case=True)
+    start = encoder_folder(tmp_path / "start", other)
+    config = TEACHER.model_copy(update={"stages": (ONE_STEP.stages[0],)})
+    with pytest.raises(ValueError, match="init_checkpoint .*start reads other ids than the rec"):
+        quick(recipe=config, init_checkpoint=start)
+    assert not (tmp_path / "quick" / "teacher").exists()
+
+
+def test_memory_is_asked_for_what_is_trained(finished, small, quick, monkeypatch):
+    class Reached(Exception):
+        pass
+
+    def stop(*arguments):
+        raise Reached
+
+    asked = []
+    enough = preflight.Check("memory", True, "")
+    monkeypatch.setattr(preflight, "check_memory", lambda *given: asked.append(given) or enough)
+    monkeypatch.setattr(distill, "_teacher", stop)
+    with pytest.raises(Reached):
+        quick(teacher=small.encoder)
+    with pytest.raises(Reached):
+        quick(teacher=teacher_of(finished), init_checkpoint=small.encoder)
+    # Folder, batch, longest record, micro-batches, replicas.
+    longest = asked[0][2]
+    assert asked == [(small.encoder, 16, longest, 1, 1)] * 2 and 8 < longest <= 32
+
+
+def test_another_length_than_the_records_is_refused_before_the_teacher(quick, tmp_path):
+    for field in ("recipe", "teacher_recipe"):
+        config = {"recipe": ONE_STEP, "teacher_recipe": TEACHER}[field]
+        with pytest.raises(ValueError, match="max_seq_length=16.*were made with 32"):
+            quick(**{field: config.model_copy(update={"max_seq_length": 16})})
+    assert not (tmp_path / "quick" / "teacher").exists()
 
 
 def test_teacher_labels_of_an_encoder_without_a_head_are_refused(small, quick):
@@ -355,14 +481,3 @@ def test_pairs_are_predicted_in_order(scored, tmp_path):
     write_lines(tmp_path / "in.tsv", [*lines, "only one"])
     with pytest.raises(ValueError, match="Line 4 of the input has one column.*pairs"):
         predict.predict_file(predictor, str(tmp_path / "in.tsv"), str(output))
-
-
-def test_the_baseline_is_one_stage_on_all_parts():
-    config = recipe.Recipe.model_validate(STUDENT)
-    baseline = distill.labels_only_recipe(config, 77)
-    (only,) = baseline.stages
-    assert only.steps == 77 and only.train is None and only.unfreeze is None
-    assert [term.loss for term in only.objective] == ["task"]
-    assert only.optimizer == config.stages[-1].optimizer
-    assert only.evaluate.keep_best == "task" and only.evaluate.patience is None
-    assert baseline.model == config.model and baseline.seed == config.seed

@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from xdistil_tf import recipe, recipes, study
+from xdistil_tf import api, command_line, interruption, recipe, recipes, study
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -105,6 +105,15 @@ def documented_flags():
     return {name: resolve(name) for name in table}
 
 
+def test_exit_codes_in_the_documents_are_those_of_the_command_line():
+    codes = {0, command_line.BAD_INPUT, command_line.BAD_FLAGS, command_line.DISK_FULL}
+    codes |= {command_line.NOT_A_NUMBER, interruption.EXIT_CODE}
+    line = section("interfaces.md", "## 1. Binaries").split("Exit codes:")[1].split("\n\n")[0]
+    assert [int(code) for code in re.findall(r"\*\*(\d+)\*\*", line)] == sorted(codes)
+    table = rows(section("resume.md", "## Exit codes"))
+    assert [int(cells[0]) for cells in table] == sorted(codes)
+
+
 def test_every_binary_has_a_row_and_every_row_a_binary():
     groups = {"all that read a task", "strategy flags", "run flags"}
     assert set(documented_flags()) == set(BINARIES) | groups
@@ -153,6 +162,11 @@ def test_fields_of_a_study_are_the_documented_ones():
     )
     expected = {*study.Study.model_fields, *study.StudyTask.model_fields}
     assert {name for name in CODE.findall(text) if name.isidentifier()} == expected
+
+
+def test_names_of_the_python_interface_are_the_documented_ones():
+    table = rows(section("interfaces.md", "## 6. Python"))
+    assert {name for cells in table for name in CODE.findall(cells[0])} == set(api.__all__)
 
 
 def test_losses_in_the_documents_are_those_of_the_registry():

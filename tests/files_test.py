@@ -2,6 +2,9 @@
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -45,6 +48,48 @@ def test_a_failure_leaves_the_old_folder(tmp_path):
         (folder / "2.txt").write_text("x")
         raise KeyError
     assert names(path) == ["1.txt"] and names(tmp_path) == ["a"]
+
+
+_KILLED = """
+import os, pathlib, signal, sys
+from xdistil_tf import files
+path = pathlib.Path(sys.argv[1])
+with files.replaced_file(path / "a") as handle:
+    handle.write(b"half")
+    handle.flush()
+    with files.replaced_folder(path / "b") as folder:
+        (folder / "c").write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_goes_when_its_place_is_written_again(tmp_path):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path)], env=environment)
+    assert done.returncode == -signal.SIGKILL and len(names(tmp_path)) == 2
+    files.write_json(tmp_path / "other", {})
+    assert len(names(tmp_path)) == 3
+    files.write_json(tmp_path / "a", {})
+    with files.replaced_folder(tmp_path / "b") as folder:
+        (folder / "c").touch()
+    assert names(tmp_path) == ["a", "b", "other"]
+
+
+def test_what_a_process_at_work_writes_stays(tmp_path):
+    theirs = tmp_path / f".a.{os.getppid()}.tmp"
+    theirs.touch()
+    files.write_json(tmp_path / "a", {})
+    assert names(tmp_path) == [theirs.name, "a"]
+
+
+def test_a_leftover_of_the_same_process_number_is_no_hindrance(tmp_path):
+    for end in ("tmp", "old"):
+        (tmp_path / f".a.{os.getpid()}.{end}").mkdir()
+        (tmp_path / f".a.{os.getpid()}.{end}" / "left").touch()
+    for _ in range(2):
+        with files.replaced_folder(tmp_path / "a") as folder:
+            (folder / "1.txt").touch()
+    assert names(tmp_path) == ["a"] and names(tmp_path / "a") == ["1.txt"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

@@ -93,7 +93,6 @@ def test_the_depth_of_a_partly_cached_teacher_can_be_given():
         (mse("logit"), "unknown output.*Did you mean 'logits'"),
         (mse(loss="mean_square_error"), "unknown loss.*Did you mean 'mean_squared_error'"),
         (mse(options={"beta": 1}), "'mean_squared_error' has no options"),
-        (mse(weight=float("nan")), "expected a finite weight. Received: weight=nan"),
         (mse(layers="uniform"), "'logits' has no layers"),
         (mse("hidden"), "one tensor per layer. Expected .*'uniform'"),
         (mse("hidden", layers="uniform", target="x"), "Expected target='teacher'"),
@@ -104,7 +103,6 @@ def test_the_depth_of_a_partly_cached_teacher_can_be_given():
         (mse("hidden", layers="last", target_output="logits"), "both with layers or both without"),
         (mse(target="label_values", target_output="logits"), "target_output belongs to target"),
         (mse(temperature=2.0), "'mean_squared_error' has no temperature"),
-        (mse(at="sentence"), "'token' or 'word'. Received: at='sentence'"),
         (mse(at="word"), "has no vector per word"),
         (mse(loss="cross_entropy"), "Expected target to be a feature such as 'label_ids'"),
         (
@@ -161,7 +159,9 @@ def test_a_missing_feature_or_output_is_named():
 def test_wrong_shapes_name_the_term():
     objective = make(mse())
     features = {"example_weights": tf.ones([2])}
-    with pytest.raises(ValueError, match=r"Term 'mean_squared_error_logits': Shape mismatch"):
+    with pytest.raises(
+        ValueError, match=r"Term 'mean_squared_error_logits': expected.*\(2, 4\).*\(2, 3\)"
+    ):
         objective.numerators(features, {"logits": tf.zeros([2, 3])}, {"logits": tf.zeros([2, 4])})
     tokens = {"logits": tf.zeros([2, 5, 3])}
     with pytest.raises(ValueError, match=r"weights, of shape \(2,\).*values of shape \(2, 5\)"):

@@ -1,5 +1,6 @@
 """Labels for files of texts: order, streams, refusals."""
 
+import dataclasses
 import io
 import sys
 
@@ -90,11 +91,39 @@ def test_bad_bytes_are_named_and_nothing_is_written(predictor, tmp_path):
     assert not output.exists()
 
 
+@pytest.mark.parametrize(
+    ("pair", "line", "columns"), [(False, "a\t1", "2 columns"), (True, "a", "one column")]
+)
+def test_a_line_with_other_columns_than_texts_is_named(
+    predictor, tmp_path, monkeypatch, pair, line, columns
+):
+    """Nothing of a text is dropped silently, and no label is taken for text."""
+    monkeypatch.setattr(predictor, "labels", dataclasses.replace(predictor.labels, pair=pair))
+    good = "a\tb" if pair else "a"
+    path = write_lines(tmp_path / "in.txt", [good, good, line])
+    texts = "pairs" if pair else "single texts"
+    message = f"Line 3 of the input has {columns} .*Expected .* trained on {texts}.*cut -f"
+    with pytest.raises(ValueError, match=message):
+        predict_file(predictor, str(path), str(tmp_path / "out.tsv"))
+    assert not (tmp_path / "out.tsv").exists()
+
+
+def test_a_terminal_sees_progress_and_a_log_file_does_not(predictor, tmp_path, monkeypatch, capsys):
+    path = write_lines(tmp_path / "in.txt", TEXTS)
+    predict_file(predictor, str(path), str(tmp_path / "out.tsv"))
+    assert "predict" not in capsys.readouterr().err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    predict_file(predictor, str(path), str(tmp_path / "out.tsv"))
+    assert f"{len(TEXTS)}/{len(TEXTS)}" in capsys.readouterr().err
+
+
 def test_a_missing_file_and_a_missing_model_are_named(predictor, tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no input file .*none.txt"):
         predict_file(predictor, str(tmp_path / "none.txt"), "-")
     with pytest.raises(FileNotFoundError, match="No model in"):
         Predictor(str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="No such folder nope. Expected a model, run or"):
+        Predictor("nope")  # And not a name to ask the hub for.
 
 
 def test_a_model_without_labels_is_refused(small):

@@ -1,6 +1,8 @@
 """Checks before anything expensive."""
 
+import pathlib
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -9,17 +11,25 @@ from tests.small_task import encoder_folder
 from xdistil_tf import files, preflight
 from xdistil_tf.data.tokenization import load_tokenizer
 from xdistil_tf.evaluate import Predictions
+from xdistil_tf.models import folders
 
 pytest_plugins = ["tests.small_task"]
 
 
-def test_the_same_tokenizer_passes(small):
-    check = preflight.check_tokenizer(small.encoder, small.tokenizer)
-    assert check.passed and "equal id by id" in check.detail
+def check(small, folder, tokenizer=None, role="teacher", max_seq_length=32):
+    tokenizer = tokenizer or small.tokenizer
+    return preflight.check_model(folder, role, tokenizer, small.info, max_seq_length)
 
 
+def test_the_teacher_that_made_the_records_passes(small):
+    checks = check(small, small.teacher)
+    assert [one.name.split(": ")[1] for one in checks] == ["tokenizer", "sizes", "labels"]
+    assert all(one.passed for one in checks) and "equal id by id" in checks[0].detail
+
+
+@pytest.mark.parametrize("role", ["teacher", "init_checkpoint"])
 @pytest.mark.parametrize("change", ["one token", "one more", "case"])
-def test_a_tokenizer_that_differs_by_one_token_is_refused(small, tmp_path, change):
+def test_a_tokenizer_that_differs_by_one_token_is_refused(small, tmp_path, change, role):
     tokens = list(small.tokenizer.tokens)
     changed = tokens[100]
     if change == "one token":
@@ -29,29 +39,64 @@ def test_a_tokenizer_that_differs_by_one_token_is_refused(small, tmp_path, chang
     path = tmp_path / "vocab.txt"
     path.write_text("".join(f"{one}\n" for one in tokens), encoding="utf-8")
     other = load_tokenizer(path, do_lower_case=change != "case")
-    with pytest.raises(ValueError, match="reads other ids than the records have") as caught:
-        preflight.check_tokenizer(small.encoder, other)
+    message = f"The {role} .* reads other ids than the records have"
+    with pytest.raises(ValueError, match=message) as caught:
+        check(small, small.encoder, other, role)
     assert f"Create the records with --tokenizer={small.encoder}" in str(caught.value)
     if change == "one token":
         assert "100" in str(caught.value) and changed in str(caught.value)
 
 
+def test_a_folder_without_tokenizer_is_checked_for_its_sizes(small, tmp_path):
+    folder = tmp_path / "teacher"
+    shutil.copytree(small.teacher, folder)
+    for path in folder.glob("*token*"):
+        path.unlink()
+    for path in folder.glob("vocab*"):
+        path.unlink()
+    assert [one.name.split(": ")[1] for one in check(small, str(folder))] == ["sizes", "labels"]
+    with pytest.raises(ValueError, match="takes at most 64 tokens"):
+        check(small, str(folder), max_seq_length=65)
+
+
 def test_a_model_with_fewer_rows_than_ids_is_refused(small, tmp_path):
     size = small.tokenizer.vocab_size
     folder = encoder_folder(tmp_path / "short", small.tokenizer, vocab_size=size - 1)
-    with pytest.raises(ValueError, match=f"has {size} ids, its model only {size - 1} rows"):
-        preflight.check_sizes(folder, small.tokenizer, 32)
+    with pytest.raises(ValueError, match=f"has {size} ids, the teacher .* only {size - 1} rows"):
+        check(small, folder)
 
 
 def test_sequences_longer_than_the_teacher_takes_are_refused(small, tmp_path):
-    assert preflight.check_sizes(small.encoder, small.tokenizer, 64).passed
+    assert check(small, small.encoder, max_seq_length=64)
     with pytest.raises(ValueError, match="at most 64 tokens. Received: max_seq_length=65"):
-        preflight.check_sizes(small.encoder, small.tokenizer, 65)
+        check(small, small.encoder, max_seq_length=65)
     roberta = encoder_folder(
         tmp_path / "roberta", small.tokenizer, model_type="roberta", pad_token_id=1
     )
     with pytest.raises(ValueError, match="at most 62 tokens. Received: max_seq_length=63"):
-        preflight.check_sizes(roberta, small.tokenizer, 63)
+        check(small, roberta, max_seq_length=63)
+
+
+def test_a_teacher_with_the_labels_in_another_order_is_refused(small, tmp_path):
+    labels = small.info.labels[::-1]
+    head = {"kind": "classification", "num_labels": len(labels)}
+    folder = encoder_folder(tmp_path / "reversed", small.tokenizer, head, labels)
+    with pytest.raises(ValueError, match="has the classes .* Give the teacher/model of a distill"):
+        check(small, folder)
+    assert check(small, folder, role="init_checkpoint")
+
+
+def test_a_teacher_of_another_task_or_without_names_passes(small, tmp_path):
+    head = {"kind": "classification", "num_labels": len(small.info.labels)}
+    for name, labels in (("other", ("yes", "no")), ("unnamed", None)):
+        folder = encoder_folder(tmp_path / name, small.tokenizer, head, labels)
+        assert "other names" in check(small, folder)[-1].detail
+    assert "no classes" in check(small, small.encoder)[-1].detail
+
+
+def test_a_recurrent_teacher_takes_any_length(small, trained):
+    checks = check(small, folders.find(str(trained)), max_seq_length=10**6)
+    assert "any length" in checks[1].detail
 
 
 LABELS = ("neg", "neutral", "pos")
@@ -115,10 +160,31 @@ def test_two_standard_errors_are_asked_for(small):
     assert preflight.check_teacher_quality(predictions(70), small.info).passed
 
 
-def test_missing_disk_or_memory_is_refused(tmp_path, monkeypatch):
-    assert preflight.check_resources(tmp_path, 10, 10).passed
-    with pytest.raises(ValueError, match="Training needs about .* GB of memory;.*Lower batch_size"):
-        preflight.check_resources(tmp_path, 10, 10**12)
+def test_missing_disk_is_refused(tmp_path, monkeypatch):
+    assert preflight.check_disk(tmp_path, 10).passed
     monkeypatch.setattr(files.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 9}))
     with pytest.raises(files.DiskFullError, match="Checkpoints and exports needs"):
-        preflight.check_resources(tmp_path, 10, 10)
+        preflight.check_disk(tmp_path, 10)
+
+
+def test_missing_memory_is_refused_and_the_cure_works(small, monkeypatch):
+    check_memory = preflight.check_memory
+    assert check_memory(small.encoder, 32, 32).passed
+    weights = 4 * pathlib.Path(small.encoder, "model.safetensors").stat().st_size
+    activations = 32 * 32 * 4 * 2 * (20 * 32 + 2.5 * 4 * 32)  # layers * (width, heads * T)
+    monkeypatch.setattr(preflight, "_available_memory", lambda: int(weights + activations) - 1)
+    with pytest.raises(ValueError, match=r"Training .* 32 x 32 tokens .*--gradient_accumulation"):
+        check_memory(small.encoder, 32, 32)
+    for batch_size, accumulation in ((32, 2), (31, 1)):
+        assert check_memory(small.encoder, batch_size, 32, accumulation).passed
+    monkeypatch.setattr(preflight, "_available_memory", lambda: int(weights + activations))
+    assert check_memory(small.encoder, 32, 32).passed
+    with pytest.raises(ValueError, match="Training"):
+        check_memory(small.encoder, 32, 32, replicas=2)
+
+
+def test_a_large_encoder_keeps_hundreds_of_kilobytes_a_token():
+    base = {"model_type": "bert", "num_hidden_layers": 12, "hidden_size": 768}
+    assert 700e3 < preflight.activation_bytes(base | {"num_attention_heads": 12}, 128) < 1e6
+    student = {"model_type": "xdistil_bilstm", "embedding_dim": 300, "lstm_units": 600}
+    assert 55e3 < preflight.activation_bytes(student, 128) < 65e3

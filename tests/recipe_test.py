@@ -37,7 +37,7 @@ def write(path, content):
         (("stages", 0, "epoch"), r"unknown field 'stages.0.epoch'. Did you mean 'epochs'\?"),
         (("stages", 0, "optimiser"), r"'stages.0.optimiser'. Did you mean 'optimizer'\?"),
         (("sed",), r"unknown field 'sed'. Did you mean 'seed'\?"),
-        (("model", "lstm_unit"), r"lstm_unit'. Did you mean 'lstm_units'\?"),
+        (("model", "lstm_unit"), r"field 'model.lstm_unit'. Did you mean 'lstm_units'\?"),
         (("stages", 0, "objective", 0, "wieght"), r"wieght'. Did you mean 'weight'\?"),
         (("zzz",), r"unknown field 'zzz'\.$"),
     ],
@@ -69,6 +69,14 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(tmp_path, where, messag
         ({"evaluate": {"data": "test"}}, "evaluate.data.*Expected 'heldout', or 'dev'"),
         ({"optimizer": {"name": "sgd"}}, "optimizer.name.*'adam'"),
         ({"optimizer": {"learning_rate": "fast"}}, "learning_rate.*number.*Received: 'fast'"),
+        ({"optimizer": {"learning_rate": float("inf")}}, "learning_rate.*finite number"),
+        ({"optimizer": {"beta_1": 2}}, "beta_1.*less than 1. Received: 2"),
+        ({"optimizer": {"beta_2": 1}}, "beta_2.*less than 1. Received: 1"),
+        ({"optimizer": {"epsilon": -1}}, "epsilon.*greater than 0. Received: -1"),
+        ({"optimizer": {"rho": 7}}, "rho.*less than 1. Received: 7"),
+        ({"epochs": None, "steps": True}, "Expected no truth value for 'steps'"),
+        ({"objective": [{"loss": "task", "weight": float("nan")}]}, "weight.*finite number"),
+        ({"objective": [{"loss": "task", "at": "sentence"}]}, "at': .*'token' or 'word'"),
     ],
 )
 def test_what_cannot_be_is_refused(fields, message):
@@ -175,6 +183,17 @@ def test_unfreezing_trains_head_projection_bilstm_embedding_in_this_order():
     )
 
 
+def test_unfreezing_top_down_leaves_out_what_cannot_be_trained():
+    stages = recipe.expand(make(unfreeze="top_down"), PARTS, frozen=["embedding"])
+    assert [one.train for one in stages] == [PARTS[:1], PARTS[:2], PARTS[:3]]
+
+
+@pytest.mark.parametrize("field", ["train", "unfreeze"])
+def test_a_part_that_cannot_be_trained_is_not_named(field):
+    with pytest.raises(ValueError, match="Stage 'logits' trains 'embedding', .*top_down"):
+        recipe.expand(make(**{field: ["head", "embedding"]}), PARTS, frozen=["embedding"])
+
+
 def test_without_unfreezing_stages_stay_as_they_are():
     config = make(train=["bilstm"])
     assert recipe.expand(config, PARTS) == config.stages
@@ -206,6 +225,60 @@ def test_the_schema_knows_every_field(capsys):
     assert {"unfreeze", "objective", "evaluate"} <= set(stage)
     assert schema["additionalProperties"] is False
     assert recipe.main([]) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"objective": [{"loss": "task", "layers": 3}]},
+            r"field 'stages.0.objective.0.layers': Expected a name, or pairs \[\[student layer, "
+            r"teacher layer\], ...\]. Received: 3.",
+        ),
+        (
+            {"objective": [{"loss": "task", "layers": [[1, 2, 3]]}]},
+            r"'stages.0.objective.0.layers': Expected a name, or pairs .* \[\[1, 2, 3\]\]",
+        ),
+        (
+            {"unfreeze": "head"},
+            "'stages.0.unfreeze': Expected a list of parts, or top_down. Rec",
+        ),
+        ({"train": "head"}, "'stages.0.train': Expected a list. Received: 'head'"),
+    ],
+)
+def test_a_field_of_several_types_is_refused_in_one_sentence(fields, message):
+    with pytest.raises(ValueError, match=f"^here: (field )?{message}") as refused:
+        make(**fields)
+    assert ";" not in str(refused.value)
+
+
+def test_overrides_of_a_study_are_a_list():
+    from xdistil_tf import study
+
+    task = {"task": "cola", "task_dir": "d", "set": {"seed": 3}}
+    plain = {"name": "s", "recipe": "r", "teacher": "t", "tasks": [task], "seeds": [1]}
+    with pytest.raises(ValueError, match="'tasks.0.set': Expected a list of 'path=value'. Rec"):
+        recipe.parse_config(study.Study, plain, "here")
+
+
+def test_the_data_that_a_recipe_reads():
+    config = recipe.Recipe.model_validate(PLAIN | {"stages": [STAGE | {"evaluate": {}}]})
+    assert config.data_names() == {"transfer", "heldout"}
+    observed = {"kind": "bilstm", "embedding": {"vocabulary": "observed"}}
+    config = recipe.Recipe.model_validate(PLAIN | {"model": observed})
+    assert config.data_names() == {"train", "transfer"}
+
+
+def test_recipes_and_studies_are_listed_apart():
+    with pytest.raises(FileNotFoundError, match="no recipe configs/x.yaml") as recipes_listed:
+        recipes.find("configs/x.yaml")
+    with pytest.raises(FileNotFoundError, match="no study configs/x.yaml") as studies_listed:
+        recipes.find("configs/x.yaml", "study")
+    for name, here, there in (
+        ("configs/evidence/", studies_listed, recipes_listed),
+        ("configs/bert/", recipes_listed, studies_listed),
+    ):
+        assert name in str(here.value) and name not in str(there.value)
 
 
 def test_recipes_are_found_in_a_checkout_and_when_installed(tmp_path, monkeypatch):

@@ -427,7 +427,10 @@ def test_a_changed_parent_refuses(train, tmp_path):
 def test_another_data_set_refuses(train, small):
     train()
     data = small.data() | {"transfer": small.info.pattern("train")}
-    with pytest.raises(ValueError, match="01_logits was made with other settings: data was"):
+    with pytest.raises(
+        ValueError,
+        match=r"01_logits was made with other settings: data.train-00000-of-\d+ was unset",
+    ):
         train(data=data)
 
 

@@ -269,7 +269,7 @@ def test_auto_makes_a_cache_where_the_disk_allows(small, tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 10})
     monkeypatch.setattr(teaching.shutil, "disk_usage", lambda path: usage)
     run(config, small.data(), tmp_path / "b", teacher=small.teacher, options=OPTIONS)
-    assert not (tmp_path / "b" / "cache").exists()
+    assert not (tmp_path / "b" / "cache" / "cache.json").exists()
 
 
 def test_the_observed_vocabulary_is_smaller_and_resumes(small, tmp_path):

@@ -108,18 +108,81 @@ def test_tasks_with_other_labels_are_not_taken(definition, first_seed):
     assert list(study._finished_runs(definition(), first_seed)) == ["classification_all_seed1"]
 
 
-def test_difference_is_paired_over_seeds():
-    def one(seed, student, other):
-        return {
-            "metric": "accuracy",
-            "seed": seed,
-            "student": {"metrics": {"accuracy": student, "standard_error": 0.01}},
-            "labels_only": {"metrics": {"accuracy": other}},
-        }
+def test_a_task_by_another_name_is_compared_and_taken(definition, first_seed):
+    """`NER`, `sst2` and `CoLA` stand in reports by their canonical names."""
+    renamed = definition(
+        tasks=[{"task": "CLASSIFICATION", "task_dir": definition().tasks[0].task_dir}]
+    )
+    (cell,) = renamed.model_copy(update={"seeds": (1,)}).cells()
+    (report,) = files.read_json(first_seed)["runs"]
+    result = study._result(renamed, {cell: report})
+    assert [one["task"] for one in result["comparisons"]] == ["classification"]
+    earlier = first_seed.with_name("renamed.json")
+    files.write_json(earlier, result)
+    assert study._finished_runs(renamed, earlier) == {cell: report}
 
-    reports = [one(1, 0.80, 0.70), one(2, 0.90, 0.84), one(3, 0.70, 0.62)]
-    (found,) = study.compare(reports, "t", None)
+
+def test_an_earlier_result_without_a_new_field_is_taken(definition, first_seed):
+    earlier = files.read_json(first_seed)
+    del earlier["study"]["labels_only_learning_rates"]
+    files.write_json(first_seed.with_name("older.json"), earlier)
+    assert study._finished_runs(definition(), first_seed.with_name("older.json"))
+    changed = definition(labels_only_learning_rates=["1e-3"])
+    with pytest.raises(ValueError, match=r"labels_only_learning_rates is \[\].*\[0.001\]"):
+        study._finished_runs(changed, first_seed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "repeated"),
+    [
+        ({"seeds": [1, 1]}, "classification_all_seed1"),
+        (
+            {
+                "tasks": [
+                    {"task": "classification", "task_dir": "a"},
+                    {"task": "classification", "task_dir": "b"},
+                ]
+            },
+            "classification_all_seed1, classification_all_seed2",
+        ),
+    ],
+)
+def test_runs_that_would_share_a_folder_are_refused(definition, changes, repeated):
+    with pytest.raises(ValueError, match=f"Expected different seeds.*Repeated: {repeated}"):
+        definition(**changes)
+
+
+def test_learning_rates_of_the_baseline_are_passed_on(definition, tmp_path):
+    rates = {"labels_only": True, "labels_only_learning_rates": ["3e-4", 1e-3]}
+    config = definition(**rates)
+    assert study._job(config, config.tasks[0], 1, tmp_path).labels_only_learning_rates == (
+        3e-4, 1e-3,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="greater than 0"):
+        definition(labels_only_learning_rates=[0])
+
+
+def one_run(seed, student, other):
+    return {
+        "task": "t",
+        "labels_per_class": None,
+        "metric": "accuracy",
+        "seed": seed,
+        "student": {"metrics": {"accuracy": student, "standard_error": 0.01}},
+        "labels_only": {"metrics": {"accuracy": other}},
+    }
+
+
+def test_difference_is_paired_over_seeds():
+    reports = [one_run(1, 0.80, 0.70), one_run(2, 0.90, 0.84), one_run(3, 0.70, 0.62)]
+    (found,) = study.compare(reports)
     assert found["mean"] == pytest.approx(0.08)
     assert found["standard_error"] == pytest.approx(0.02 / 3**0.5)
     assert found["two_standard_errors"]
-    assert not study.compare(reports[:1], "t", None)[0]["two_standard_errors"]
+    assert not study.compare(reports[:1])[0]["two_standard_errors"]
+
+
+def test_nothing_is_retained_of_a_model_that_has_zero():
+    """As a teacher of CoLA that answers the same to all."""
+    (found,) = study.compare([one_run(1, 0.3, 0.0), one_run(2, 0.3, 0.1)])
+    assert found["retained"] is None and found["mean"] == pytest.approx(0.25)

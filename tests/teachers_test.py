@@ -81,8 +81,14 @@ def test_a_missing_output_is_refused(model):
 def test_a_recurrent_model_may_teach():
     sizes = {"vocab_size": 13, "embedding_dim": 4, "lstm_units": 3, "projection_dim": 5}
     student = BiLSTM.from_config_dict(sizes | {"num_labels": 2}, seed=1)
-    answer = LiveTeacher(student)(BATCH, {"logits": None})
-    np.testing.assert_array_equal(answer["logits"], student(BATCH)["logits"])
+    request = {"logits": None, "representation": None}
+    answer, expected = LiveTeacher(student)(BATCH, request), student(BATCH, request=request)
+    np.testing.assert_array_equal(answer["logits"], expected["logits"])
+    # Position 0 of its states has read one direction only.
+    assert answer["representation"].shape == (2, 5)
+    np.testing.assert_array_equal(answer["representation"], expected["representation"])
+    with pytest.raises(ValueError, match="no layers to choose from.*Expected teacher.layer=-1"):
+        LiveTeacher(student, 1)
 
 
 def test_a_cached_teacher_reads_the_batch():

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from tests import tiny
-from xdistil_tf import optimizers, recipe
+from xdistil_tf import optimizers, recipe, strategies, summaries, trainer
 from xdistil_tf.checkpoints import StageFolder
 from xdistil_tf.interruption import Interrupted, Interruption
 from xdistil_tf.objective import Objective
@@ -174,6 +174,52 @@ def test_a_loss_that_is_not_a_number_stops_and_names_the_stage(tmp_path):
         train(tmp_path, optimizer={"learning_rate": 1e30}, epochs=20)
 
 
+@pytest.mark.parametrize("interval", [1, 500])
+def test_a_checkpoint_is_promised_only_where_there_is_one(tmp_path, interval):
+    options = TrainerOptions(steps_per_loop=1, checkpoint_interval=interval)
+    with pytest.raises(FloatingPointError) as stopped:
+        train(tmp_path, optimizer={"learning_rate": 1e30}, epochs=20, options=options)
+    assert ("Checkpoint" in str(stopped.value)) == (interval == 1)
+
+
+def test_only_what_gets_a_gradient_counts_as_trained(tmp_path):
+    objective = [{"loss": "mean_squared_error", "output": "representation"}]
+    sizes = {n: v.shape.num_elements() for n, v in tiny.TinyModel().named_variables().items()}
+    assert train(tmp_path / "all")[0]["trained_parameters"] == sum(sizes.values())
+    result, _ = train(tmp_path / "part", objective=objective)
+    assert result["trained_parameters"] == sizes["embedding"]
+    stop = {"interruption": Interruption()}
+    stop["interruption"].requested = True
+    for _ in range(3):  # The last ends the stage without having trained in it.
+        with pytest.raises(Interrupted):
+            options = TrainerOptions(steps_per_loop=3)
+            train(tmp_path / "resumed", objective=objective, trainer=stop, options=options)
+    again, _ = train(tmp_path / "resumed", objective=objective)
+    assert again["trained_parameters"] == sizes["embedding"]
+
+
+def test_the_end_of_a_stage_says_time_and_speed(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(trainer.logging, "info", lambda text, *values: lines.append(text % values))
+    train(tmp_path)
+    assert lines[-1].startswith("Stage logits ended after 9 steps in ")
+    assert "examples/s" in lines[-1] and " 0 examples/s" not in lines[-1]
+
+
+def test_an_evaluation_is_logged_by_what_selects(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        summaries.logging, "info", lambda text, *values: lines.append(text % values)
+    )
+    metrics = {"objective": 2.0, "accuracy": 0.5, "macro_f1": 0.25, "standard_error": 0.125}
+    writer = summaries.StageSummaries(tmp_path, "logits", 9)
+    with writer:
+        writer.evaluation(3, "heldout", metrics, None, "accuracy")
+    assert lines == [
+        "logits step 3: heldout objective 2, accuracy 0.5, standard_error 0.125"
+    ]  # fmt: skip
+
+
 def test_loss_scaling_gives_the_same_updates(tmp_path):
     _, plain = train(tmp_path / "plain")
     _, scaled = train(tmp_path / "scaled", trainer={"precision": "mixed_float16"})
@@ -195,6 +241,29 @@ def test_large_variables_get_the_same_updates(tmp_path, monkeypatch, name):
     assert_close(small, large)
     _, replicated = train(tmp_path / "two", optimizer=optimizer, strategy=tiny.two_replicas())
     assert_close(small, replicated)
+
+
+def test_a_stage_that_goes_on_with_other_slices_says_so_once(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(trainer.logging, "info", lambda text, *values: lines.append(text % values))
+    stop = {"interruption": Interruption()}
+    stop["interruption"].requested = True
+    for pieces in (1, 2, 2, 2):
+        options = TrainerOptions(steps_per_loop=2, gradient_accumulation=pieces)
+        with pytest.raises(Interrupted):
+            train(tmp_path, options=options, trainer=stop)
+    said = [line for line in lines if "slices" in line]
+    assert len(said) == 1 and "into 1 slices" in said[0] and "now into 2" in said[0]
+
+
+def test_xla_is_refused_with_several_replicas(tmp_path):
+    with pytest.raises(ValueError, match="XLA .* Expected xla=False.* Received: .*2 replicas"):
+        train(tmp_path, strategy=tiny.two_replicas(), options=TrainerOptions(xla=True))
+
+
+def test_one_device_is_refused_several_replicas():
+    with pytest.raises(ValueError, match="num_replicas=2. Add --distribution_strategy=mirrored"):
+        strategies.make_strategy("one_device", 2)
 
 
 def test_xla_gives_the_same_updates(tmp_path):

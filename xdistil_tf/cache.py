@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
+from tqdm import tqdm
 
-from xdistil_tf import checkpoints, files, outputs
-from xdistil_tf.data.pipeline import Batches
+from xdistil_tf import checkpoints, files, outputs, teacher_pass, versions
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.sidecars import (
     PRECISIONS,
@@ -29,9 +32,10 @@ from xdistil_tf.data.sidecars import (
     sidecar_paths,
 )
 from xdistil_tf.interruption import Interrupted, Interruption
+from xdistil_tf.teacher_pass import Subset
 from xdistil_tf.teachers import CachedTeacher, LiveTeacher
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +46,11 @@ class CacheSpec:
       request: Outputs kept.
       layer: The hidden layer that is the representation.
       depth: Blocks of the teacher.
-      precision: `float16` or `bfloat16`.
+      precision: `float16` or `bfloat16`, of what is kept.
       teacher: Fingerprint of the teacher's weights.
-      tokenizer: Fingerprint of the records' tokenizer.
+      tokenizer: Fingerprint of the teacher's tokenizer.
       labels: The teacher's classes, in order.
+      compute: `float32`, `bfloat16` or `mixed_float16`, of the pass.
     """
 
     request: outputs.Request
@@ -55,6 +60,7 @@ class CacheSpec:
     teacher: str
     tokenizer: str
     labels: tuple[str, ...] = ()
+    compute: str = "float32"
 
     def identity(self) -> dict:
         """As JSON; equal for equal caches."""
@@ -67,7 +73,7 @@ class TeacherCache:
 
     Attributes:
       available: The outputs it holds, as a request.
-      fingerprint: Of teacher, outputs and precision; part of every stage's definition.
+      info: The content of `cache.json`.
     """
 
     def __init__(self, folder: files.Path):
@@ -75,7 +81,7 @@ class TeacherCache:
 
         Raises:
           FileNotFoundError: If there is no cache.
-          ValueError: If it is unfinished or of another format.
+          ValueError: If it is of another format or unfinished.
         """
         self.folder = pathlib.Path(folder)
         path = self.folder / "cache.json"
@@ -83,14 +89,13 @@ class TeacherCache:
             raise FileNotFoundError(
                 f"No cache.json in {folder}. Make the cache with cache_teacher."
             )
-        self.info = files.read_json(path)
-        if self.info.get("format") != FORMAT or not self.info.get("finished"):
+        self.info = _read_info(path)
+        if not self.info["finished"]:
             raise ValueError(f"{folder} is not finished. Run cache_teacher again to complete it.")
         self.available = {
             key: tuple(layers) if layers is not None else None
             for key, layers in self.info["made_from"]["request"].items()
         }
-        self.fingerprint = files.fingerprint(self.info["made_from"])
 
     def teacher(self) -> CachedTeacher:
         """The teacher that this cache stands for."""
@@ -147,14 +152,14 @@ def row_shapes(model, request: outputs.Request, task_type: str | None) -> dict[s
 
 
 def planned_bytes(
-    shapes: Mapping[str, RowShape], record_sets: Sequence[RecordSet], precision: str
+    shapes: Mapping[str, RowShape], record_sets: Iterable[RecordSet], precision: str
 ) -> int:
     """Bytes that the values of a cache take, from the records' lengths."""
     size = PRECISIONS[precision].itemsize
     return size * sum(
         int(shape.elements(records.lengths).sum())
-        for shape in shapes.values()
         for records in record_sets
+        for shape in shapes.values()
     )
 
 
@@ -175,7 +180,7 @@ def write_cache(
     Args:
       teacher: The live teacher.
       spec: What to keep.
-      record_sets: The data; records that stand in several sets are computed once a shard.
+      record_sets: The data; shards that stand in several sets are computed once.
       folder: The cache folder.
       task_type: `tagging` keeps one row a token.
       batch_size: Examples of a forward pass.
@@ -184,56 +189,30 @@ def write_cache(
     Raises:
       Interrupted: If a stop was asked for; finished shards stay.
       DiskFullError: If the plan does not fit the disk; nothing is written.
-      ValueError: If the folder holds the cache of another teacher, or other outputs.
+      ValueError: If the folder holds the cache of another teacher, or other outputs; or if
+        different record files have one name.
     """
     folder = pathlib.Path(folder)
-    made_from = spec.identity()
-    shards = [(records, path) for records in record_sets for path in records.paths]
-    wanted = {name: s for r in record_sets for name, s in r.shard_fingerprints().items()}
-    known = _begin(folder, made_from, wanted)
+    shards = _by_stem(record_sets)
     shapes = row_shapes(teacher, spec.request, task_type)
-    planned = planned_bytes(shapes, record_sets, spec.precision)
-    if known.get("finished"):
+    info = _known(folder / "cache.json", spec.identity(), shards)
+    pending = {
+        stem: records
+        for stem, records in shards.items()
+        if not all(index.is_file() for _, index in _sidecars(folder, records, shapes))
+    }
+    if info["finished"] and not pending:
         logging.info("%s is complete already.", folder)
         return TeacherCache(folder)
-    logging.info(
-        "Teacher cache: %.1f MB in %d files planned (%s).",
-        planned / 1e6,
-        len(shards) * len(shapes),
-        ", ".join(name.removeprefix("teacher/") for name in shapes),
-    )
-    files.require_disk(folder, planned, "The teacher cache")
+    planned = _plan(folder, shards, pending, shapes, spec.precision)
+    info |= {"finished": False, "planned_bytes": planned}
+    files.write_json(folder / "cache.json", info)
     began = time.perf_counter()
-    step = _compiled(teacher, spec.request)
-    for number, (_, path) in enumerate(shards, start=1):
-        stems = {name: sidecar_stem(folder, path, name) for name in shapes}
-        if all(sidecar_paths(stem)[1].is_file() for stem in stems.values()):
-            continue
-        _write_shard(step, RecordSet(path), stems, shapes, spec.precision, batch_size)
-        logging.info("Teacher cache: %d of %d record files done.", number, len(shards))
-        if interruption is not None and interruption.requested:
-            raise Interrupted(
-                f"Stopped after {number} of {len(shards)} files of the teacher cache."
-            )
-    size = sum(
-        sidecar_paths(sidecar_stem(folder, path, name))[0].stat().st_size
-        for _, path in shards
-        for name in shapes
-    )
-    seconds = known.get("seconds", 0.0) + time.perf_counter() - began
+    _fill(folder, teacher, spec, pending, shapes, batch_size, interruption)
+    seconds = round(info.get("seconds", 0.0) + time.perf_counter() - began, 2)
+    content = {"finished": True, "seconds": seconds, "versions": versions.environment()}
     files.write_json(
-        folder / "cache.json",
-        known
-        | {
-            "finished": True,
-            "outputs": {
-                name: {"kind": shape.kind, "shape": list(shape.shape)}
-                for name, shape in shapes.items()
-            },
-            "planned_bytes": planned,
-            "bytes": size,
-            "seconds": round(seconds, 2),
-        },
+        folder / "cache.json", info | content | _written(folder, shards.values(), shapes)
     )
     return TeacherCache(folder)
 
@@ -246,67 +225,84 @@ def verify(
     numbers = np.sort(rng.choice(len(records), min(count, len(records)), replace=False))
     readers = cache.readers(cache.available, records)
     largest = 0.0
-    for name, ids, lengths, values in _computed(
-        lambda batch: teacher(batch, cache.available), Subset(records, numbers), 32
-    ):
-        cached = readers[name].read(ids, lengths, int(lengths.max()))
-        for row, length in enumerate(lengths):
-            place = tuple(slice(size) for size in readers[name].row.of(int(length)))
-            difference = np.abs(cached[row][place] - values[row][place])
-            largest = max(largest, float(difference.max()))
+    step = functools.partial(teacher, request=cache.available)
+    for batch in teacher_pass.answers(step, Subset(records, numbers), 32):
+        rows = numbers[batch.numbers]
+        ids, lengths = records.ids[rows], records.lengths[rows]
+        for name, values in batch.values.items():
+            cached = readers[name].read(ids, lengths, int(lengths.max()), rows)
+            for row, length in enumerate(lengths):
+                place = tuple(slice(size) for size in readers[name].row.of(int(length)))
+                difference = np.abs(cached[row][place] - values[row][place])
+                largest = max(largest, float(difference.max()))
     return largest
 
 
-def parse_request(
-    names: Sequence[str], layers: Sequence[str] | None
-) -> dict[str, tuple[int, ...] | None]:
-    """`["logits", "hidden"]`, `["0", "4"]` -> `{"logits": None, "hidden": (0, 4)}`.
+def check_tsv(names: Sequence[str], task_type: str | None) -> None:
+    """Checks, before anything is computed, that these outputs of a task can be text.
 
     Raises:
-      ValueError: If an output is unknown, or layers are missing or no numbers.
+      ValueError: If there are no logits, or one row a token.
     """
-    request: dict[str, tuple[int, ...] | None] = {}
-    for name in names:
-        if name not in outputs.OUTPUTS:
-            raise ValueError(
-                f"Unknown output. Expected some of {sorted(outputs.OUTPUTS)}. Received: {name!r}."
-            )
-        request[name] = None
-        if outputs.OUTPUTS[name].per_layer:
-            if not layers or not all(one.isdigit() for one in layers):
-                raise ValueError(f"{name!r} needs --layers, numbers. Received: {layers}.")
-            request[name] = tuple(int(one) for one in layers)
-    return request
+    if "logits" not in names or task_type == "tagging":
+        raise ValueError(
+            "Only logits of sentences can be written as text. Expected --outputs with logits, and "
+            f"no tagging task. Received: --outputs={','.join(names)}, task type {task_type}."
+        )
 
 
 def write_tsv(cache: TeacherCache, records: RecordSet, path: files.Path) -> None:
-    """Writes cached logits as text, `id` and one column a class, for other tools."""
+    """Writes cached logits as text, `id` and one column a class, for other tools.
+
+    The cache is one that `check_tsv` accepts.
+    """
     reader = cache.readers({"logits": None}, records)["teacher/logits"]
-    if reader.row.kind != "example":
-        raise ValueError(
-            "Logits as text need one row an example. Received: the cache of a tagging task."
-        )
     labels = cache.info["made_from"]["labels"] or range(reader.row.shape[-1])
     with files.replaced_file(path, "w") as handle:
         handle.write("\t".join(["id", *(f"logit_{label}" for label in labels)]) + "\n")
         for start in range(0, len(records), 1024):
-            ids = records.ids[start : start + 1024]
-            lengths = records.lengths[start : start + 1024]
-            rows = reader.read(ids, lengths, int(lengths.max()))
+            numbers = np.arange(start, min(start + 1024, len(records)))
+            ids, lengths = records.ids[numbers], records.lengths[numbers]
+            rows = reader.read(ids, lengths, int(lengths.max()), numbers)
             for name, row in zip(ids, rows, strict=True):
                 handle.write("\t".join([name.decode(), *(f"{v:.6g}" for v in row)]) + "\n")
 
 
-def _begin(folder: pathlib.Path, made_from: dict, wanted: dict[str, str]) -> dict:
-    """Reads or writes `cache.json`; refuses a folder made from something else."""
-    path = folder / "cache.json"
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        info = {"format": FORMAT, "made_from": made_from, "records": wanted, "finished": False}
-        files.write_json(path, info)
-        return info
+def _by_stem(record_sets: Iterable[RecordSet]) -> dict[str, RecordSet]:
+    """Stem of each shard -> the shard; side-cars are named after it."""
+    shards: dict[str, RecordSet] = {}
+    for path in [path for records in record_sets for path in records.paths]:
+        shard = RecordSet(path)
+        known = shards.setdefault(path.stem, shard)
+        if known.fingerprint != shard.fingerprint:
+            raise ValueError(
+                f"{known.paths[0]} and {path} have one name and different content; the cache "
+                "names its files after them. Rename the files of one set, without their .index."
+            )
+    return shards
+
+
+def _read_info(path: pathlib.Path) -> dict[str, Any]:
     info = files.read_json(path)
-    changes = checkpoints.differences(info.get("made_from"), made_from)
+    if info.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} has format {info.get('format')}. Expected {FORMAT}. Remove the folder and "
+            "make the teacher cache again."
+        )
+    return info
+
+
+def _known(path: pathlib.Path, made_from: dict, shards: Mapping[str, RecordSet]) -> dict[str, Any]:
+    """What `cache.json` says, with the new shards; refuses a cache of something else."""
+    wanted = {
+        stem: one
+        for records in shards.values()
+        for stem, one in records.shard_fingerprints().items()
+    }
+    if not path.is_file():
+        return {"format": FORMAT, "made_from": made_from, "records": wanted, "finished": False}
+    info = _read_info(path)
+    changes = checkpoints.differences(info["made_from"], made_from)
     changes += [
         f"records {stem} differ"
         for stem, content in wanted.items()
@@ -314,17 +310,84 @@ def _begin(folder: pathlib.Path, made_from: dict, wanted: dict[str, str]) -> dic
     ]
     if changes:
         raise ValueError(
-            f"The teacher cache {folder} was made from something else: {'; '.join(changes[:5])}. "
-            "Use another folder, or remove this one."
+            f"The teacher cache {path.parent} was made from something else: "
+            f"{'; '.join(changes[:5])}. Use another folder, or remove this one."
         )
-    new = [stem for stem in wanted if stem not in info["records"]]
-    if new:
-        info = info | {"records": info["records"] | wanted, "finished": False}
-        files.write_json(path, info)
-    return info
+    return info | {"records": info["records"] | wanted}
 
 
-def _write_shard(step, records: RecordSet, stems, shapes, precision: str, batch_size: int) -> None:
+def _sidecars(
+    folder: pathlib.Path, shard: RecordSet, shapes: Iterable[str]
+) -> list[tuple[pathlib.Path, pathlib.Path]]:
+    """The `.bin` and `.index` of every output of a shard."""
+    return [sidecar_paths(sidecar_stem(folder, shard.paths[0], name)) for name in shapes]
+
+
+def _plan(
+    folder: pathlib.Path,
+    shards: Mapping[str, RecordSet],
+    pending: Mapping[str, RecordSet],
+    shapes: Mapping[str, RowShape],
+    precision: str,
+) -> int:
+    """Says what the cache takes, and checks that there is room for what is still to be written."""
+    planned = planned_bytes(shapes, shards.values(), precision)
+    logging.info(
+        "Teacher cache: %.1f MB in %d files planned (%s); %d of %d record files are done.",
+        planned / 1e6,
+        len(shards) * len(shapes),
+        ", ".join(name.removeprefix("teacher/") for name in shapes),
+        len(shards) - len(pending),
+        len(shards),
+    )
+    left = planned_bytes(shapes, pending.values(), precision)
+    files.require_disk(folder, left, "The teacher cache")
+    return planned
+
+
+def _written(
+    folder: pathlib.Path, shards: Iterable[RecordSet], shapes: Mapping[str, RowShape]
+) -> dict[str, Any]:
+    """What `cache.json` says of the finished side-cars."""
+    made = [one for shard in shards for one in _sidecars(folder, shard, shapes)]
+    kinds = {name: {"kind": row.kind, "shape": list(row.shape)} for name, row in shapes.items()}
+    return {"outputs": kinds, "bytes": sum(data.stat().st_size for data, _ in made)}
+
+
+def _fill(
+    folder: pathlib.Path,
+    teacher: LiveTeacher,
+    spec: CacheSpec,
+    pending: Mapping[str, RecordSet],
+    shapes: Mapping[str, RowShape],
+    batch_size: int,
+    interruption: Interruption | None,
+) -> None:
+    """Writes the side-cars of the shards that have none, one shard after the other."""
+    step = teacher_pass.compiled(teacher, spec.request)
+    total = sum(map(len, pending.values()))
+    with tqdm(
+        total=total, desc="teacher", unit="record", disable=not sys.stderr.isatty()
+    ) as progress:
+        for number, (stem, records) in enumerate(pending.items(), start=1):
+            stems = {name: sidecar_stem(folder, records.paths[0], name) for name in shapes}
+            _write_shard(step, records, stems, shapes, spec.precision, batch_size, progress)
+            logging.info("Teacher cache: %s is done, %d of %d.", stem, number, len(pending))
+            if interruption is not None and interruption.requested:
+                raise Interrupted(
+                    f"Stopped after {number} of {len(pending)} files of the teacher cache."
+                )
+
+
+def _write_shard(
+    step: teacher_pass.Step,
+    records: RecordSet,
+    stems: Mapping[str, pathlib.Path],
+    shapes: Mapping[str, RowShape],
+    precision: str,
+    batch_size: int,
+    progress: tqdm,
+) -> None:
     """Computes one shard window by window and writes its rows in record order."""
     writers = {
         name: SidecarWriter(stems[name], shape.kind, shape.shape, precision)
@@ -333,52 +396,15 @@ def _write_shard(step, records: RecordSet, stems, shapes, precision: str, batch_
     window = _window(shapes, records)
     with _all_of(writers.values()):
         for start in range(0, len(records), window):
-            numbers = np.arange(start, min(start + window, len(records)))
-            rows: dict[str, dict[bytes, tuple[np.ndarray, int]]] = {name: {} for name in shapes}
-            for name, ids, lengths, values in _computed(step, Subset(records, numbers), batch_size):
-                for one, length, value in zip(ids, lengths, values, strict=True):
-                    rows[name][one] = (value, int(length))
+            part = Subset(records, np.arange(start, min(start + window, len(records))))
+            rows: dict[str, dict[int, np.ndarray]] = {name: {} for name in shapes}
+            for batch in teacher_pass.answers(step, part, batch_size):
+                for name, values in batch.values.items():
+                    rows[name].update(zip(batch.numbers.tolist(), values, strict=True))
+                progress.update(len(batch.numbers))
             for name, writer in writers.items():
-                for one in records.ids[numbers]:
-                    value, length = rows[name][one]
-                    writer.write([one], value[np.newaxis], [length])
-
-
-def _compiled(teacher, request: outputs.Request):
-    """The teacher's answer to a batch, compiled once for all shapes.
-
-    A graph for the shapes that came first would differ in the last bits of its values, so a pass
-    that was interrupted would not give what an undisturbed one does.
-    """
-    answer = tf.function(lambda batch: teacher(batch, request))
-
-    def step(batch):
-        free = {name: tf.TensorSpec([None] * v.shape.rank, v.dtype) for name, v in batch.items()}
-        return answer.get_concrete_function(free)(batch)
-
-    return step
-
-
-class Subset:
-    """Some records of a set, seen as a set of their own."""
-
-    def __init__(self, records: RecordSet, numbers: np.ndarray):
-        self._records = records
-        self._numbers = numbers
-        self.paths = records.paths
-        self.lengths = records.lengths[numbers]
-        self.ids = records.ids[numbers]
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def read(self, number: int) -> bytes:
-        """The record at a place of the subset."""
-        return self._records.read(int(self._numbers[number]))
-
-    def read_many(self, numbers: Sequence[int]) -> list[bytes]:
-        """`read` for each of `numbers`."""
-        return self._records.read_many(self._numbers[np.asarray(numbers)])
+                for number, (one, length) in enumerate(zip(part.ids, part.lengths, strict=True)):
+                    writer.write([one], rows[name][number][np.newaxis], [length])
 
 
 def _window(shapes: Mapping[str, RowShape], records: RecordSet, limit: int = 1 << 28) -> int:
@@ -386,24 +412,6 @@ def _window(shapes: Mapping[str, RowShape], records: RecordSet, limit: int = 1 <
     largest = int(records.lengths.max())
     per_record = 4 * sum(int(shape.elements(np.array([largest]))[0]) for shape in shapes.values())
     return int(np.clip(limit // max(per_record, 1), 1, 16384))
-
-
-def _computed(
-    step, records, batch_size: int
-) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
-    """(feature name, ids, lengths, values) of each batch, similar lengths together."""
-    batches = Batches(records, batch_size, shuffle=False)
-    for batch in batches.dataset(0, batches.steps_per_epoch):
-        lengths = tf.reduce_sum(batch["input_mask"], -1).numpy()
-        ids = batch["id"].numpy()
-        for key, value in step(batch).items():
-            layers = (
-                {f"teacher/{key}/{i}": v for i, v in value.items()}
-                if isinstance(value, Mapping)
-                else {f"teacher/{key}": value}
-            )
-            for name, one in layers.items():
-                yield name, ids, lengths, tf.cast(one, tf.float32).numpy()
 
 
 def _all_of(managers) -> contextlib.ExitStack:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 import zlib
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ from absl import logging
 from xdistil_tf import files
 
 Tensors = Mapping[str, np.ndarray]
+_FINGERPRINT = re.compile("[0-9a-f]{64}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +195,8 @@ def differences(before: Any, after: Any, where: str = "") -> list[str]:
 
 def _short(value: Any) -> str:
     text = "unset" if value is None else str(value)
+    if _FINGERPRINT.fullmatch(text):
+        return text[:12]
     return text if len(text) <= 48 else f"{text[:45]}..."
 
 

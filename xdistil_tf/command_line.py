@@ -48,7 +48,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     """
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
-    logging.get_absl_handler().addFilter(_ours_or_serious)
+    logging.get_absl_handler().addFilter(_ours_or_serious(main))
     tf.get_logger().setLevel("ERROR")
 
     def guarded(arguments: Sequence[str]) -> int:
@@ -56,6 +56,10 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
             return _fail(f"Unexpected arguments {arguments[1:]}. Flags start with --.", BAD_INPUT)
         try:
             main(arguments)
+            sys.stdout.flush()  # Not as Python exits, where a closed pipe ends in a traceback.
+        except BrokenPipeError:  # Whoever reads standard output has enough, `| head` for example.
+            # Python writes out standard output once more as it exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except interruption.Interrupted as error:
             return _fail(f"{error} Run the same command to go on.", interruption.EXIT_CODE)
         except KeyboardInterrupt:
@@ -67,25 +71,51 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
             return _fail(str(error), DISK_FULL)
         except FloatingPointError as error:
             return _fail(str(error), NOT_A_NUMBER)
-        except (ValueError, OSError, ImportError) as error:
-            return _fail(str(error), BAD_INPUT)
+        except (ValueError, OSError, ImportError, RuntimeError) as error:
+            return _fail(_in_words(error), BAD_INPUT)
         return 0
 
     app.run(guarded, flags_parser=_parsed)
 
 
 def _parsed(arguments: Sequence[str]) -> list[str]:
+    _put_all_our_flags_into_help()
     try:
         return flags.FLAGS(arguments)
+    except SystemExit:  # absl leaves with 1 after it has shown the help that was asked for.
+        sys.exit(0)
     except flags.Error as error:
         sys.exit(_fail(f"{error} See --help.", BAD_FLAGS))
 
 
-def _ours_or_serious(record) -> bool:
-    """Leaves out what libraries tell about themselves."""
-    if "xdistil_tf" in record.pathname or "/bin/" in record.pathname:
-        return True
-    return record.levelno > stdlib_logging.WARNING
+def _put_all_our_flags_into_help() -> None:
+    """`--help` shows the flags of the main module, and by that none that binaries share."""
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        if module.startswith("xdistil_tf."):
+            for flag in defined:
+                flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+
+
+def _ours_or_serious(main: Callable) -> Callable[[stdlib_logging.LogRecord], bool]:
+    """Leaves out what libraries tell about themselves, also those below our own checkout."""
+    package = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
+    binary = os.path.abspath(main.__code__.co_filename)
+
+    def shown(record: stdlib_logging.LogRecord) -> bool:
+        path = os.path.abspath(record.pathname)
+        ours = path == binary or path.startswith(package)
+        return ours or record.levelno > stdlib_logging.WARNING
+
+    return shown
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return (
+            f"Cannot read or write {error.filename}: {error.strerror}. Expected a place that "
+            "exists or can be made, with the rights to use it; check the flag that names it."
+        )
+    return str(error)
 
 
 def _fail(message: str, code: int) -> int:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import shutil
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 from absl import logging
 
 from xdistil_tf import files, preflight, recipe, report
-from xdistil_tf.data.readers import read_task
+from xdistil_tf.baseline import BaselineRun, train_baseline
+from xdistil_tf.bound_data import BoundData
 from xdistil_tf.data.task_records import Options as RecordOptions
 from xdistil_tf.data.task_records import TaskInfo, create_task_records
-from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
+from xdistil_tf.data.tokenization import load_tokenizer
 from xdistil_tf.export.model_folder import export_model_folder
 from xdistil_tf.interruption import Interruption
 from xdistil_tf.models import folders, pretrained
@@ -43,6 +44,8 @@ class Job:
       teacher_labels: The task's labels in the order of the teacher's classes.
       accept_weak_teacher: Go on with a teacher no better than a constant answer.
       labels_only: Whether the baseline is trained.
+      labels_only_learning_rates: Of the baseline, which is trained once at each: the best by
+        held-out value is reported, all are listed. None: that of the last stage on labels.
       export: Whether a SavedModel is written.
     """
 
@@ -58,7 +61,15 @@ class Job:
     teacher_labels: tuple[str, ...] | None = None
     accept_weak_teacher: bool = False
     labels_only: bool = True
+    labels_only_learning_rates: tuple[float, ...] = ()
     export: bool = True
+
+    def __post_init__(self):
+        if any(rate <= 0 for rate in self.labels_only_learning_rates):
+            raise ValueError(
+                "Invalid labels_only_learning_rates. Expected positive numbers. Received: "
+                f"{list(self.labels_only_learning_rates)}."
+            )
 
 
 def distill(
@@ -79,52 +90,34 @@ def distill(
     folder = pathlib.Path(job.model_dir)
     training = {"strategy": strategy, "options": options, "interruption": interruption}
     source = folders.find(job.teacher)
-    tokenizer = load_tokenizer(source)
     task = create_task_records(
         job.task_dir,
         job.task,
-        tokenizer,
+        load_tokenizer(source),
         folder / "records",
         list(job.transfer_file) if job.transfer_file else None,
         job.records,
+        # What was made from the records stays true only as long as they stay.
+        replace=not any((folder / name).is_dir() for name in ("teacher", "cache", "student")),
     )
-    checks = _early_checks(job, source, tokenizer, task, folder)
-    teacher = _teacher(job, source, task, folder, training)
+    order = _class_order(job, source, task)
+    checks = _early_checks(job, source, order is None, task, training)
+    teacher = _teacher(job, source, order, task, training)
     checks.append(_teacher_check(job, teacher, task))
-    data = bindings(task)
     student = run(
         job.recipe,
-        data,
+        bindings(task),
         folder / "student",
         teacher=teacher,
         cache_dir=folder / "cache",
         init_checkpoint=job.init_checkpoint,
         **training,
     )
-    baseline = None
-    if job.labels_only:
-        baseline = _labels_only(job, student, data, teacher, folder, training)
-    exported = None
-    if job.export:
-        exported = export_model_folder(
-            str(folder / "student"), folder / "export" / "1", _parity_texts(job, task)
-        )
-    content = report.make_report(
-        folder=folder,
-        task=task,
-        teacher=teacher,
-        teacher_source=source,
-        student=student,
-        baseline=baseline,
-        cache_dir=folder / "cache",
-        exported=exported,
-        checks=checks,
-        seed=job.recipe.seed,
+    baselines = _labels_only(job, student, teacher, task, training) if job.labels_only else []
+    return _reported(
+        job,
+        report.Results(folder, task, teacher, source, student, baselines, checks, job.recipe.seed),
     )
-    files.write_json(folder / "report.json", content)
-    with files.replaced_file(folder / "report.txt", "w") as handle:
-        handle.write(report.as_text(content))
-    return content
 
 
 def bindings(task: TaskInfo) -> dict[str, str]:
@@ -134,75 +127,88 @@ def bindings(task: TaskInfo) -> dict[str, str]:
     return {n: task.pattern(n) for n in names if n != task.report or n == task.select}
 
 
-def labels_only_recipe(config: recipe.Recipe, steps: int) -> recipe.Recipe:
-    """The baseline of a recipe: one `task` stage on all parts of the same model.
-
-    Optimizer, batch size and selection are those of the recipe's last stage on labels.
-
-    Args:
-      config: The student's recipe.
-      steps: Updates; as many as all stages of the student together.
-    """
-    labelled = [stage for stage in config.stages if stage.data == "train"]
-    like = labelled[-1] if labelled else config.stages[-1]
-    evaluate = like.evaluate or recipe.Evaluate()
-    stage = recipe.Stage(
-        name="labels_only",
-        data="train",
-        objective=(recipe.Term(loss="task"),),
-        steps=steps,
-        batch_size=like.batch_size,
-        optimizer=like.optimizer,
-        # No early stop: the baseline gets all of the updates that the student had.
-        evaluate=evaluate.model_copy(update={"keep_best": "task", "patience": None}),
-    )
-    return config.model_copy(update={"stages": (stage,)})
+def _class_order(job: Job, source: str, task: TaskInfo) -> list[int] | None:
+    """Where each label of the task stands in the given teacher's head; `None`: it needs a head."""
+    fits = folders.head_kind(source) == task.task_type
+    if task.task_type == "regression":
+        return [0] if fits else None
+    names = folders.class_names(source) if fits else None
+    return preflight.match_labels(names, task.labels, job.teacher_labels)
 
 
 def _early_checks(
-    job: Job, source: str, tokenizer: Tokenizer, task: TaskInfo, folder: pathlib.Path
+    job: Job, source: str, needs_head: bool, task: TaskInfo, training: dict[str, Any]
 ) -> list[preflight.Check]:
-    largest = max(stage.batch_size for stage in (*job.recipe.stages, *job.teacher_recipe.stages))
-    longest = max(int(split["length_max"]) for split in task.splits.values())
+    """All that can be known before anything is trained."""
+    bound = BoundData(bindings(task))
+    bound.check_length(job.teacher_recipe.max_seq_length)
+    bound.check_length(job.recipe.max_seq_length)
+    models = {"teacher": source}
+    trained = [(source, job.teacher_recipe)] if needs_head else []
+    if job.init_checkpoint is not None:
+        models["init_checkpoint"] = folders.find(job.init_checkpoint)
+        trained.append((models["init_checkpoint"], job.recipe))
+    checks = []
+    for role, folder in models.items():
+        # Without the task: the classes of a given teacher are put in order, not compared.
+        checks += preflight.check_model(folder, role, bound.tokenizer, None, task.max_seq_length)
     # The teacher is the largest model that is trained; float32.
-    parameters = pretrained.weights_bytes(source) // 4
-    return [
-        preflight.check_tokenizer(source, tokenizer),
-        preflight.check_sizes(source, tokenizer, task.max_seq_length),
-        preflight.check_resources(folder, parameters, largest * longest),
-    ]
+    checks.append(preflight.check_disk(job.model_dir, pretrained.weights_bytes(source) // 4))
+    longest = max(int(split["length_max"]) for split in task.splits.values())
+    for folder, config in trained:
+        largest = max(stage.batch_size for stage in config.stages)
+        accumulation = training["options"].gradient_accumulation
+        replicas = _cpu_replicas(training["strategy"])
+        checks.append(preflight.check_memory(folder, largest, longest, accumulation, replicas))
+    return checks
+
+
+def _cpu_replicas(strategy: tf.distribute.Strategy | None) -> int:
+    """Copies of a model in this machine's main memory."""
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    return 1 if strategy is None or on_gpu else strategy.num_replicas_in_sync
 
 
 def _teacher(
-    job: Job, source: str, task: TaskInfo, folder: pathlib.Path, training: dict[str, Any]
+    job: Job, source: str, order: Sequence[int] | None, task: TaskInfo, training: dict[str, Any]
 ) -> str:
     """The model folder of a teacher with a head for this task."""
-    if task.task_type == "regression":
-        has_head = folders.head_kind(source) == "regression"
-        order = [0] if has_head else None
-    else:
-        names = folders.class_names(source) if folders.head_kind(source) == task.task_type else None
-        order = preflight.match_labels(names, task.labels, job.teacher_labels)
+    folder = pathlib.Path(job.model_dir) / "teacher"
     if order is None:
         logging.info(
             "The teacher has no head for %s: fine-tuning it.", list(task.labels) or "values"
         )
-        run(
-            job.teacher_recipe,
-            bindings(task),
-            folder / "teacher",
-            init_checkpoint=source,
-            **training,
-        )
-        return str(folder / "teacher" / "model")
-    if order == list(range(len(order))):
+        run(job.teacher_recipe, bindings(task), folder, init_checkpoint=source, **training)
+        return str(folder / "model")
+    if list(order) == list(range(len(order))):
         logging.info("The teacher has a head for this task; it is taken as it is.")
         return source
+    return _reordered(source, order, task, folder / "model")
+
+
+def _reordered(source: str, order: Sequence[int], task: TaskInfo, folder: pathlib.Path) -> str:
+    """A copy of the teacher with its classes in the task's order, made once."""
+    marker = folder / "reordered.json"
+    made_from = {
+        "source": pretrained.weights_fingerprint(source),
+        "order": list(order),
+        "labels": list(task.labels),
+    }
+    if marker.is_file() and files.read_json(marker) == made_from:
+        return str(folder)
     logging.info("The teacher's classes are put in the task's order: %s.", order)
-    return folders.reorder_classes(source, order, task.labels, folder / "teacher" / "model")
+    folders.reorder_classes(source, order, task.labels, folder)
+    files.write_json(marker, made_from)
+    return str(folder)
 
 
 def _teacher_check(job: Job, teacher: str, task: TaskInfo) -> preflight.Check:
+    """The teacher beats a constant answer; an earlier report knows it of the same teacher."""
+    earlier = report.read(job.model_dir)
+    ours = {"records": task.fingerprint, "teacher": pretrained.weights_fingerprint(teacher)}
+    if ours.items() <= earlier["made_from"].items() and not earlier["weak_teacher"]:
+        *_, last = earlier["preflight"]  # This check, appended after all others.
+        return preflight.Check(last["check"], last["passed"], last["detail"])
     model = folders.load_model(teacher)
     predictions = preflight.score_heldout(model, task)
     check = preflight.check_teacher_quality(predictions, task, job.accept_weak_teacher)
@@ -211,55 +217,33 @@ def _teacher_check(job: Job, teacher: str, task: TaskInfo) -> preflight.Check:
 
 
 def _labels_only(
-    job: Job,
-    student: dict[str, Any],
-    data: dict[str, str],
-    teacher: str,
-    folder: pathlib.Path,
-    training: dict[str, Any],
-) -> dict[str, Any]:
-    """The same student on labels alone: at least our updates and at least our time."""
-    steps = sum(stage["steps"] for stage in student["stages"])
-    target = folder / "labels_only"
-    extended = target / "steps.json"
-    if extended.is_file():
-        steps = files.read_json(extended)["steps"]
+    job: Job, student: dict[str, Any], teacher: str, task: TaskInfo, training: dict[str, Any]
+) -> list[BaselineRun]:
+    """The same student on labels alone, the best learning rate first."""
 
-    def train(number: int) -> dict[str, Any]:
-        config = labels_only_recipe(job.recipe, number)
+    def train(config: recipe.Recipe, folder: pathlib.Path) -> dict[str, Any]:
+        start = job.init_checkpoint
         return run(
-            config,
-            data,
-            target,
-            teacher=teacher,
-            init_checkpoint=job.init_checkpoint,
-            **training,
+            config, bindings(task), folder, teacher=teacher, init_checkpoint=start, **training
         )
 
-    result = train(steps)
-    if result["seconds"] < student["seconds"] and not extended.is_file():
-        # Its steps are faster than ours: it gets as many more as our time allows.
-        steps = int(1.1 * steps * student["seconds"] / result["seconds"]) + 1
-        logging.info("The baseline took less time than the student: again, with %d steps.", steps)
-        shorter = target / "shorter_run"
-        shutil.rmtree(shorter, ignore_errors=True)
-        (target / "01_labels_only").replace(shorter)
-        files.write_json(extended, {"steps": steps})
-        result = train(steps)
-    return result
+    folder = pathlib.Path(job.model_dir) / "labels_only"
+    return train_baseline(job.recipe, student, folder, job.labels_only_learning_rates, train)
 
 
-def _parity_texts(job: Job, task: TaskInfo, count: int = 200) -> list | None:
-    """Texts of the reported split, which the export keeps and is compared on."""
-    if task.task_type == "tagging" or task.report not in ("dev", "test"):
-        return None
-    raw = read_task(
-        job.task_dir,
-        job.task,
-        job.records.columns,
-        job.records.max_bad_rows,
-        labels=task.labels,
-        splits=(task.report,),
-    )
-    examples = raw.splits[task.report][:count]
-    return [(one.text, one.text_b) if task.pair else one.text for one in examples]
+def _reported(job: Job, results: report.Results) -> dict[str, Any]:
+    """Exports and reports, unless the report of the very same results is there."""
+    folder = results.folder
+    target = folder / "export" / "1" if job.export else None
+    made_from = results.made_from() | {"export": job.export}
+    earlier = report.read(folder)
+    if earlier["made_from"] == made_from and (target is None or target.is_dir()):
+        logging.info("%s is up to date.", folder / "report.json")
+        return earlier
+    if target is not None:
+        export_model_folder(str(folder / "student"), target)
+    content = report.make_report(results, target) | {"made_from": made_from}
+    with files.replaced_file(folder / "report.txt", "w") as handle:
+        handle.write(report.as_text(content))
+    files.write_json(folder / "report.json", content)
+    return content

@@ -1,7 +1,8 @@
 """Files that are never half-written, and fingerprints of content.
 
 Everything is written beside its place, synced, and renamed into it: whoever finds a file under its
-final name finds all of it.
+final name finds all of it. What a killed process left beside a place is removed when that place is
+written again.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterator
 from typing import Any
 
 Path = str | pathlib.Path
+
+_LEFTOVER = re.compile(r"\.(\d+)\.(tmp|old)")  # What follows the name of the place.
 
 
 class DiskFullError(OSError):
@@ -34,6 +38,7 @@ def replaced_file(path: Path, mode: str = "wb") -> Iterator[Any]:
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     encoding = None if "b" in mode else "utf-8"
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
     with _cleared_on_failure(aside), _named_disk_full(path):
         with open(aside, mode, encoding=encoding) as handle:
             yield handle
@@ -52,7 +57,7 @@ def replaced_folder(path: Path) -> Iterator[pathlib.Path]:
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
+    _remove_leftovers(path)
     with _cleared_on_failure(aside), _named_disk_full(path):
         aside.mkdir()
         yield aside
@@ -89,6 +94,16 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is damaged: expected JSON. Received: {error}.") from error
 
 
+def require_folder(path: Path, expected: str) -> None:
+    """Checks that a folder that a flag names is there.
+
+    Raises:
+      FileNotFoundError: If it is not; says what was expected.
+    """
+    if not pathlib.Path(path).is_dir():
+        raise FileNotFoundError(f"No such folder {path}. Expected {expected}.")
+
+
 def fingerprint(data: Any) -> str:
     """SHA-256 of data in canonical JSON: equal for equal content, whatever the order of keys."""
     text = json.dumps(data, sort_keys=True, ensure_ascii=False, default=str)
@@ -123,11 +138,35 @@ def _cleared_on_failure(aside: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if aside.is_dir():
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            aside.unlink(missing_ok=True)
+        _remove(aside)
         raise
+
+
+def _remove_leftovers(path: pathlib.Path) -> None:
+    """Removes what processes that are gone left beside a place; those at work keep theirs."""
+    name = f".{path.name}"
+    for other in path.parent.iterdir():
+        left = other.name.startswith(name) and _LEFTOVER.fullmatch(other.name[len(name) :])
+        # Our own number may be that of a process before us: containers give the same ones.
+        if left and (int(left[1]) == os.getpid() or not _runs(int(left[1]))):
+            _remove(other)
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # Signal 0 only asks.
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # Somebody else's.
+    return True
 
 
 @contextlib.contextmanager

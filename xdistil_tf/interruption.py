@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 
 EXIT_CODE = 42
+_RECEIVED = b"Stopping after the running loop; a second signal stops at once.\n"
 
 
 class Interrupted(Exception):
@@ -23,6 +25,9 @@ class Interruption:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+        # Not by the logger, in whose middle the signal may have come.
+        with contextlib.suppress(OSError):
+            os.write(2, _RECEIVED)
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[Interruption]:

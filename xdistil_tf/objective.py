@@ -202,13 +202,22 @@ def _compared(
         return
     target = _get(teacher_outputs or {}, term.target_output, "teacher")
     if term.pairs is None:
-        yield tf.stop_gradient(target), output
+        yield _teacher_target(term, target, output), output
         return
     for student_layer, teacher_layer in term.pairs:
-        yield (
-            tf.stop_gradient(_get(target, teacher_layer, f"teacher's {term.target_output!r}")),
-            _get(output, student_layer, f"model's {term.output!r}"),
+        one = _get(output, student_layer, f"model's {term.output!r}")
+        other = _get(target, teacher_layer, f"teacher's {term.target_output!r}")
+        yield _teacher_target(term, other, one), one
+
+
+def _teacher_target(term: terms.ResolvedTerm, target: tf.Tensor, output: tf.Tensor) -> tf.Tensor:
+    if not target.shape.is_compatible_with(output.shape):
+        raise ValueError(
+            f"expected the model's {term.output!r} in the shape of the teacher's "
+            f"{term.target_output!r}, {target.shape}. Received: {output.shape}. Give the model the "
+            "teacher's width and number of heads, or compare other outputs."
         )
+    return tf.stop_gradient(target)
 
 
 def _feature_target(

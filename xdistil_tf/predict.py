@@ -6,13 +6,15 @@ import contextlib
 import itertools
 import pathlib
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from xdistil_tf import files
-from xdistil_tf.data.tokenization import Encoding, Tokenizer, load_tokenizer
+from xdistil_tf.data.padding import pad_batch
+from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
 from xdistil_tf.evaluate import logits_function
 from xdistil_tf.models import folders
 
@@ -33,6 +35,7 @@ class Predictor:
     """
 
     def __init__(self, model_dir: str, precision: str = "float32"):
+        files.require_folder(model_dir, "a model, run or distill folder")
         folder = folders.find(model_dir)
         self.labels = folders.read_labels(folder)
         if self.labels is None:
@@ -53,48 +56,66 @@ class Predictor:
         return ["label", *(f"score_{label}" for label in self.labels.labels)]
 
     def scores(
-        self, texts: Sequence[str], texts_b: Sequence[str] | None = None, batch_size: int = 64
+        self,
+        texts: Sequence[str],
+        texts_b: Sequence[str] | None = None,
+        batch_size: int = 64,
+        done: Callable[[int], object] = lambda count: None,
     ) -> np.ndarray:
-        """Probabilities `[N, C]`, for regression values `[N, 1]`, in the order of the texts."""
+        """Probabilities `[N, C]`, for regression values `[N, 1]`, in the order of the texts.
+
+        `done` is told the number of texts after each forward pass.
+        """
         encodings = self._tokenizer.encode_batch(list(texts), texts_b, self._max_length)
         # Similar lengths share a batch, so little is padded.
         order = np.argsort([len(one.input_ids) for one in encodings], kind="stable")
         logits = None
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            batch = _padded([encodings[i] for i in chosen], self._tokenizer.pad_id or 0)
-            values = self._logits(batch).numpy()
+            batch = pad_batch(
+                [encodings[i].input_ids for i in chosen],
+                [encodings[i].segment_ids for i in chosen],
+            )
+            tensors = {name: tf.constant(array) for name, array in batch.items()}
+            values = self._logits(tensors).numpy()
             if logits is None:
                 logits = np.zeros((len(order), values.shape[-1]), np.float32)
             logits[chosen] = values
+            done(len(chosen))
         if self.labels.task_type == "regression":
             return logits
         exponentials = np.exp(logits - logits.max(-1, keepdims=True))
         return exponentials / exponentials.sum(-1, keepdims=True)
 
-    def rows(self, lines: Iterable[str], batch_size: int = 64) -> Iterator[list[str]]:
+    def rows(
+        self,
+        lines: Iterable[str],
+        batch_size: int = 64,
+        done: Callable[[int], object] = lambda count: None,
+    ) -> Iterator[list[str]]:
         """One row of a predictions file for each line, read and predicted chunk by chunk.
 
         Raises:
-          ValueError: If a line of a pair task has no second column; names the line.
+          ValueError: If a line has more or fewer columns than the task has texts; names the line.
         """
         numbered = enumerate(lines, start=1)
         while chunk := list(itertools.islice(numbered, _CHUNK)):
-            texts, texts_b = self._columns(chunk)
-            for row in self.scores(texts, texts_b, batch_size):
+            texts, texts_b = self._texts(chunk)
+            for row in self.scores(texts, texts_b, batch_size, done):
                 yield self._row(row)
 
-    def _columns(self, chunk: list[tuple[int, str]]) -> tuple[list[str], list[str] | None]:
-        if not self.labels.pair:
-            return [line.split("\t")[0] for _, line in chunk], None
-        cells = [(number, line.split("\t")) for number, line in chunk]
-        for number, cell in cells:
-            if len(cell) < 2:
+    def _texts(self, chunk: list[tuple[int, str]]) -> tuple[list[str], list[str] | None]:
+        expected = 2 if self.labels.pair else 1
+        cells = [line.split("\t") for _, line in chunk]
+        for (number, _), row in zip(chunk, cells, strict=True):
+            if len(row) != expected:
                 raise ValueError(
-                    f"Line {number} of the input has one column. Expected two texts separated by "
-                    "a tab: the model was trained on pairs."
+                    f"Line {number} of the input has {_columns(len(row))} (a tab begins one). "
+                    f"Expected {_columns(expected)}: the model was trained on "
+                    f"{'pairs' if self.labels.pair else 'single texts'}. Leave out what is no text "
+                    "(cut -f), and write tabs inside a text as spaces."
                 )
-        return [cell[0] for _, cell in cells], [cell[1] for _, cell in cells]
+        return [row[0] for row in cells], [row[1] for row in cells] if self.labels.pair else None
 
     def _row(self, scores: np.ndarray) -> list[str]:
         values = [f"{value:.6f}" for value in scores]
@@ -113,17 +134,21 @@ def predict_file(
 
     Raises:
       FileNotFoundError: If there is no input file.
-      ValueError: If a line is not UTF-8 or lacks a column.
+      BrokenPipeError: If nobody reads standard output any more.
+      ValueError: If a line is not UTF-8 or has another number of columns than the task has texts.
     """
     with contextlib.ExitStack() as stack:
         lines = _lines(stack, input_file)
+        bar = stack.enter_context(_bar(input_file))
         output = sys.stdout
         if output_file != "-":
             output = stack.enter_context(files.replaced_file(output_file, "w"))
         output.write("\t".join(predictor.header) + "\n")
         count = 0
-        for count, row in enumerate(predictor.rows(lines, batch_size), start=1):  # noqa: B007
+        rows = predictor.rows(lines, batch_size, bar.update)
+        for count, row in enumerate(rows, start=1):  # noqa: B007
             output.write("\t".join(row) + "\n")
+        output.flush()
     return count
 
 
@@ -144,14 +169,14 @@ def _lines(stack: contextlib.ExitStack, path: str) -> Iterator[str]:
             ) from error
 
 
-def _padded(encodings: Sequence[Encoding], pad_id: int) -> dict[str, tf.Tensor]:
-    length = max(len(one.input_ids) for one in encodings)
-    shape = (len(encodings), length)
-    ids, mask = np.full(shape, pad_id, np.int32), np.zeros(shape, np.int32)
-    segments = np.zeros(shape, np.int32)
-    for row, one in enumerate(encodings):
-        size = len(one.input_ids)
-        ids[row, :size], mask[row, :size] = one.input_ids, 1
-        segments[row, :size] = one.segment_ids
-    arrays = {"input_ids": ids, "input_mask": mask, "segment_ids": segments}
-    return {name: tf.constant(array) for name, array in arrays.items()}
+def _columns(count: int) -> str:
+    return "one column" if count == 1 else f"{count} columns"
+
+
+def _bar(path: str) -> tqdm:
+    """A progress bar with the time left, unless standard error is no terminal."""
+    shown, lines = sys.stderr.isatty(), None
+    if shown and path != "-":
+        with open(path, "rb") as handle:
+            lines = sum(1 for _ in handle)
+    return tqdm(total=lines, desc="predict", unit="text", disable=not shown)

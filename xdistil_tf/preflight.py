@@ -6,14 +6,15 @@ Each check returns a line for the report, or raises a `ValueError` that says wha
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from xdistil_tf import files, metrics
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import TaskInfo
 from xdistil_tf.data.tokenization import Tokenizer, check_same_vocabulary, load_tokenizer
 from xdistil_tf.evaluate import Predictions, logits_function, predict_records
-from xdistil_tf.models import encoder_config, folders, pretrained
+from xdistil_tf.models import folders, pretrained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,45 +32,90 @@ class Check:
     detail: str
 
 
-def check_tokenizer(teacher_folder: str, tokenizer: Tokenizer) -> Check:
-    """The teacher reads ids as the records' tokenizer wrote them, id by id.
+def check_model(
+    folder: str,
+    role: str,
+    tokenizer: Tokenizer | None,
+    task: TaskInfo | None,
+    max_seq_length: int | None,
+) -> list[Check]:
+    """A model folder reads the records' ids, at their length, and orders its classes as they do.
+
+    Args:
+      folder: A model folder.
+      role: `teacher` or `init_checkpoint`; only a teacher's labels are compared.
+      tokenizer: Of the records; `None` where they name none.
+      task: Of the records; `None` for pretraining.
+      max_seq_length: Tokens of the longest record.
+
+    Raises:
+      ValueError: Says what differs and what to do.
+    """
+    checks = []
+    if tokenizer is not None and folders.has_tokenizer(folder):
+        checks.append(check_tokenizer(folder, role, tokenizer))
+    checks.append(check_sizes(folder, role, tokenizer, max_seq_length))
+    if role == "teacher" and task is not None and task.labels:
+        checks.append(check_labels(folder, task))
+    return checks
+
+
+def check_tokenizer(folder: str, role: str, tokenizer: Tokenizer) -> Check:
+    """The model reads ids as the records' tokenizer wrote them, id by id.
 
     Raises:
       ValueError: Names the first ids that differ.
     """
-    own = load_tokenizer(teacher_folder)
-    differences = check_same_vocabulary(own, tokenizer)
+    differences = check_same_vocabulary(load_tokenizer(folder), tokenizer)
     if differences:
         raise ValueError(
-            f"The teacher {teacher_folder} reads other ids than the records have: "
-            f"{'; '.join(differences)}. Create the records with --tokenizer={teacher_folder}."
+            f"The {role} {folder} reads other ids than the records have: "
+            f"{'; '.join(differences)}. Create the records with --tokenizer={folder}."
         )
-    return Check("tokenizer", True, f"{tokenizer.vocab_size} pieces, equal id by id")
+    return Check(f"{role}: tokenizer", True, f"{tokenizer.vocab_size} pieces, equal id by id")
 
 
-def check_sizes(teacher_folder: str, tokenizer: Tokenizer, max_seq_length: int) -> Check:
-    """The teacher has a row for every id and a position for every token.
+def check_sizes(
+    folder: str, role: str, tokenizer: Tokenizer | None, max_seq_length: int | None
+) -> Check:
+    """The model has a row for every id and a position for every token.
 
     Raises:
       ValueError: Says which limit is exceeded.
     """
-    if folders.is_bilstm(teacher_folder):
-        return Check("sizes", True, "a recurrent teacher has no longest sequence")
-    config = pretrained.read_config(teacher_folder)
-    if config["vocab_size"] < tokenizer.vocab_size:
+    config = folders.read_config(folder)
+    rows, limit = config["vocab_size"], folders.longest_input(config)
+    if tokenizer is not None and rows < tokenizer.vocab_size:
         raise ValueError(
-            f"The tokenizer of {teacher_folder} has {tokenizer.vocab_size} ids, its model only "
-            f"{config['vocab_size']} rows. Tokenizer and weights belong to different models."
+            f"The records' tokenizer has {tokenizer.vocab_size} ids, the {role} {folder} only "
+            f"{rows} rows. Create the records with the tokenizer of these weights."
         )
-    limit = config["max_position_embeddings"]
-    if encoder_config.FAMILIES[config["model_type"]].positions_after_padding:
-        limit -= config["pad_token_id"] + 1
-    if max_seq_length > limit:
+    if limit is not None and max_seq_length is not None and max_seq_length > limit:
         raise ValueError(
-            f"The teacher {teacher_folder} takes at most {limit} tokens. Received: "
-            f"max_seq_length={max_seq_length}. Lower --max_seq_length."
+            f"The {role} {folder} takes at most {limit} tokens. Received: "
+            f"max_seq_length={max_seq_length}. Create the records with --max_seq_length={limit}."
         )
-    return Check("sizes", True, f"{config['vocab_size']} rows, {limit} positions")
+    positions = "any length" if limit is None else f"{limit} positions"
+    return Check(f"{role}: sizes", True, f"{rows} rows, {positions}")
+
+
+def check_labels(teacher_folder: str, task: TaskInfo) -> Check:
+    """A teacher's classes stand in the task's order, where it names the task's labels.
+
+    Raises:
+      ValueError: If they are the task's labels in another order.
+    """
+    names = folders.class_names(teacher_folder)
+    if names is None:
+        return Check("teacher: labels", True, "it has no classes")
+    if folders.in_another_order(names, task.labels):
+        raise ValueError(
+            f"The teacher {teacher_folder} has the classes {list(names)}, the records have "
+            f"{list(task.labels)}. Give the teacher/model of a distill folder, which has them in "
+            "the records' order, or create the records with a labels.tsv in the teacher's."
+        )
+    detail = "as in the records" if names == task.labels else "other names than the records'"
+    return Check("teacher: labels", True, f"{list(names)}, {detail}")
 
 
 def match_labels(
@@ -144,30 +190,66 @@ def score_heldout(model, task: TaskInfo) -> Predictions:
     return predict_records(logits_function(model), records, task)
 
 
-def check_resources(folder: files.Path, parameters: int, largest_batch_tokens: int) -> Check:
-    """Disk for checkpoints and exports, memory for the largest batch.
+def check_disk(folder: files.Path, parameters: int) -> Check:
+    """Checkpoints and exports have room.
 
     Args:
       folder: Where the results go.
       parameters: Of the largest model that is trained.
-      largest_batch_tokens: Examples times tokens of the largest batch.
 
     Raises:
       DiskFullError: If two checkpoints, the best and the final weights do not fit.
-      ValueError: If weights, gradients, moments and activations exceed the memory.
     """
     # Weights with two moments, twice; best, final and exported weights.
     disk = parameters * 4 * (2 * 3 + 3)
     files.require_disk(folder, disk, "Checkpoints and exports")
-    # Weights, gradients and moments; a few kilobytes of activations a token.
-    memory = parameters * 4 * 4 + largest_batch_tokens * 16384
+    return Check("disk", True, f"{disk / 1e9:.2f} GB")
+
+
+def check_memory(
+    model_folder: str,
+    batch_size: int,
+    max_seq_length: int,
+    accumulation: int = 1,
+    replicas: int = 1,
+) -> Check:
+    """The main memory suffices to train a model in float32.
+
+    Args:
+      model_folder: Of the model that is trained.
+      batch_size: Examples of an update.
+      max_seq_length: Tokens of the longest one.
+      accumulation: Micro-batches that an update is cut into.
+      replicas: Copies of the model that share this memory.
+
+    Raises:
+      ValueError: If weights, gradients, moments and activations exceed what is available.
+    """
+    config = folders.read_config(model_folder)
+    # Weights, gradients and two moments.
+    model = 4 * pretrained.weights_bytes(model_folder) * replicas
+    tokens = -(-batch_size // accumulation) * max_seq_length
+    memory = model + tokens * activation_bytes(config, max_seq_length)
     available = _available_memory()
     if available is not None and memory > available:
         raise ValueError(
-            f"Training needs about {memory / 1e9:.1f} GB of memory; {available / 1e9:.1f} GB are "
-            "available. Lower batch_size, or use --gradient_accumulation."
+            f"Training {model_folder} on {batch_size} x {max_seq_length} tokens an update needs "
+            f"about {memory / 1e9:.1f} GB of memory ({model / 1e9:.1f} GB for weights and "
+            f"optimizer); {available / 1e9:.1f} GB are available. Raise --gradient_accumulation "
+            f"(now {accumulation}), or lower batch_size."
         )
-    return Check("resources", True, f"{disk / 1e9:.2f} GB of disk, {memory / 1e9:.2f} GB of memory")
+    return Check("memory", True, f"about {memory / 1e9:.2f} GB")
+
+
+def activation_bytes(config: Mapping[str, Any], length: int) -> int:
+    """Bytes that training keeps for each token of a sequence, in float32.
+
+    The factors were measured: the growth of the peak memory with the tokens of a batch.
+    """
+    if folders.is_bilstm_config(config):
+        return 4 * (2 * config["embedding_dim"] + 12 * 2 * config["lstm_units"])
+    scores = 2.5 * config["num_attention_heads"] * length
+    return int(4 * config["num_hidden_layers"] * (20 * config["hidden_size"] + scores))
 
 
 def _available_memory() -> int | None:

@@ -8,15 +8,16 @@ unfreezing into plain stages.
 
 from __future__ import annotations
 
-import difflib
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
 import pydantic
 import yaml
+
+from xdistil_tf import config_errors
 
 Precision = Literal["float32", "bfloat16", "mixed_float16"]
 
@@ -24,7 +25,17 @@ Precision = Literal["float32", "bfloat16", "mixed_float16"]
 class Config(pydantic.BaseModel):
     """Base of all configuration: immutable, and unknown keys are refused."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _no_truth_value_for_a_number(cls, data: Any) -> Any:
+        """`steps: true`, or `on` in YAML, would count as 1."""
+        given = data if isinstance(data, dict) else {}
+        for name, field in cls.model_fields.items():
+            if isinstance(given.get(name), bool) and field.annotation is not bool:
+                raise ValueError(f"Expected no truth value for {name!r}")
+        return data
 
 
 class Term(Config):
@@ -37,13 +48,18 @@ class Term(Config):
     layers: str | tuple[tuple[int, int], ...] | None = pydantic.Field(
         None, description="Layer map: a name, or pairs (student layer, teacher layer)."
     )
-    at: Literal["token", "word", "sentence"] = "token"
+    at: Literal["token", "word"] = "token"
     mask: Literal["default", "none"] = "default"
     weight: float = 1.0
     temperature: float = pydantic.Field(1.0, gt=0)
     reduction: Literal["mean", "as_published"] = "mean"
     options: dict[str, Any] = pydantic.Field(default_factory=dict)
     name: str | None = None
+
+    @pydantic.field_validator("layers", mode="wrap")
+    @classmethod
+    def _a_name_or_pairs(cls, layers: Any, parse: Callable[[Any], Any]) -> Any:
+        return _one_of(parse, layers, "a name, or pairs [[student layer, teacher layer], ...]")
 
 
 class Optimizer(Config):
@@ -56,10 +72,10 @@ class Optimizer(Config):
     warmup_steps: int | None = pydantic.Field(None, ge=0)
     final_learning_rate: float = pydantic.Field(0.0, ge=0)
     weight_decay: float | None = pydantic.Field(None, ge=0)
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    epsilon: float | None = None
-    rho: float = 0.95
+    beta_1: float = pydantic.Field(0.9, ge=0, lt=1)
+    beta_2: float = pydantic.Field(0.999, ge=0, lt=1)
+    epsilon: float | None = pydantic.Field(None, gt=0)
+    rho: float = pydantic.Field(0.95, ge=0, lt=1)
     clip_norm: float | None = pydantic.Field(None, gt=0)
 
 
@@ -100,6 +116,11 @@ class Stage(Config):
     batch_size: int = pydantic.Field(ge=1)
     optimizer: Optimizer = Optimizer()
     evaluate: Evaluate | None = None
+
+    @pydantic.field_validator("unfreeze", mode="wrap")
+    @classmethod
+    def _parts_or_top_down(cls, unfreeze: Any, parse: Callable[[Any], Any]) -> Any:
+        return _one_of(parse, unfreeze, "a list of parts, or top_down")
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Stage:
@@ -187,6 +208,14 @@ class Recipe(Config):
             raise ValueError(f"Expected different stage names. Received: {names}")
         return self
 
+    def data_names(self) -> set[str]:
+        """Names of the data that the stages read, and an embedding of observed pieces."""
+        names = {stage.data for stage in self.stages}
+        names |= {stage.evaluate.data for stage in self.stages if stage.evaluate}
+        if self.model.kind == "bilstm" and self.model.embedding.vocabulary == "observed":
+            names |= {"train", "transfer"}
+        return names
+
     def to_yaml(self) -> str:
         """The recipe with every field that is set, as YAML that `load_recipe` reads back."""
         return yaml.safe_dump(to_plain(self), sort_keys=False)
@@ -232,8 +261,7 @@ def parse_config(kind: type[Config], data: Any, where: str):
     try:
         return kind.model_validate(data)
     except pydantic.ValidationError as error:
-        lines = [_explain(kind, item) for item in _innermost(error.errors())]
-        raise ValueError(f"{where}: " + "; ".join(dict.fromkeys(lines))) from None
+        raise ValueError(f"{where}: {config_errors.in_words(kind, error, data)}") from None
 
 
 def apply_overrides(data: dict, overrides: Sequence[str]) -> dict:
@@ -278,40 +306,15 @@ def _set(node: Any, keys: list[str], value: Any, override: str) -> None:
             node = node[key]
 
 
-def _innermost(errors: list) -> list:
-    """Leaves out complaints about a container that only follow from those about its contents."""
-    places = [error["loc"] for error in errors]
-    return [
-        error
-        for error in errors
-        if not any(
-            len(place) > len(error["loc"]) and place[: len(error["loc"])] == error["loc"]
-            for place in places
-        )
-    ]
+def _one_of(parse: Callable[[Any], Any], value: Any, expected: str) -> Any:
+    """Parses a field of several types, about which pydantic would complain once for each."""
+    try:
+        return parse(value)
+    except pydantic.ValidationError:
+        raise ValueError(f"Expected {expected}") from None
 
 
-def _explain(kind: type[Config], error: Any) -> str:
-    location = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        name = str(error["loc"][-1])
-        near = difflib.get_close_matches(name, sorted(_field_names(kind)), n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        return f"unknown field {location!r}.{hint}"
-    received = repr(error.get("input"))
-    received = received if len(received) <= 80 else received[:77] + "..."
-    message = error["msg"].removeprefix("Value error, ")
-    return f"field {location or 'recipe'!r}: {message}. Received: {received}."
-
-
-def _field_names(kind: type[Config]) -> set[str]:
-    """All field names of a configuration and of what it contains, for near-miss hints."""
-    schema = kind.model_json_schema()
-    blocks = [schema, *schema.get("$defs", {}).values()]
-    return {name for block in blocks for name in block.get("properties", {})}
-
-
-def expand(recipe: Recipe, parts: Sequence[str]) -> tuple[Stage, ...]:
+def expand(recipe: Recipe, parts: Sequence[str], frozen: Collection[str] = ()) -> tuple[Stage, ...]:
     """Turns `unfreeze` into plain stages.
 
     `unfreeze: [head, projection]` of a stage `logits` becomes `logits.1_head`, which trains the
@@ -320,12 +323,13 @@ def expand(recipe: Recipe, parts: Sequence[str]) -> tuple[Stage, ...]:
     Args:
       recipe: The recipe.
       parts: The model's parts, head first.
+      frozen: Those of them that have nothing to train; `top_down` leaves them out.
 
     Returns:
       Stages without `unfreeze`; `train` stays `None` where all parts are meant.
 
     Raises:
-      ValueError: If a stage names a part that the model does not have.
+      ValueError: If a stage names a part that the model does not have, or trains a frozen one.
     """
     expanded = []
     for stage in recipe.stages:
@@ -336,10 +340,16 @@ def expand(recipe: Recipe, parts: Sequence[str]) -> tuple[Stage, ...]:
                     f"Unknown part in stage {stage.name!r}. Expected one of {list(parts)}. "
                     f"Received: {part!r}."
                 )
+        for part in (*named, *(stage.train or ())):
+            if part in frozen:
+                raise ValueError(
+                    f"Stage {stage.name!r} trains {part!r}, which the model keeps as it starts. "
+                    "Leave it out; unfreeze: top_down takes only parts that can be trained."
+                )
         if stage.unfreeze is None:
             expanded.append(stage)
             continue
-        order = tuple(parts) if stage.unfreeze == "top_down" else stage.unfreeze
+        order = named or tuple(part for part in parts if part not in frozen)
         for count, part in enumerate(order, start=1):
             expanded.append(
                 stage.model_copy(

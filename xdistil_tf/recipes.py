@@ -1,18 +1,21 @@
-"""Finds the recipes that come with the library."""
+"""Finds the recipes and studies that come with the library."""
 
 from __future__ import annotations
 
 import importlib.resources
 import pathlib
+from typing import Literal
+
+_STUDIES = "evidence"
 
 
-def find(path: str) -> pathlib.Path:
-    """A recipe file by its path, or by its path below `configs/` of the installed library.
+def find(path: str, kind: Literal["recipe", "study"] = "recipe") -> pathlib.Path:
+    """A recipe or study by its path, or by its path below `configs/` of the installed library.
 
     `configs/xtremedistil/text.yaml` works in a checkout and after `pip install`.
 
     Raises:
-      FileNotFoundError: If there is none; lists the recipes that there are.
+      FileNotFoundError: If there is none; lists those of its kind that there are.
     """
     if pathlib.Path(path).is_file():
         return pathlib.Path(path)
@@ -20,5 +23,7 @@ def find(path: str) -> pathlib.Path:
     packaged = root / path.removeprefix("configs/")
     if packaged.is_file():
         return packaged
-    names = sorted(f"configs/{one.relative_to(root)}" for one in root.rglob("*.yaml"))
-    raise FileNotFoundError(f"There is no recipe {path}. The library brings {names}.")
+    known = (one.relative_to(root) for one in root.rglob("*.yaml"))
+    studies = kind == "study"
+    names = sorted(f"configs/{one}" for one in known if (one.parts[0] == _STUDIES) == studies)
+    raise FileNotFoundError(f"There is no {kind} {path}. The library brings {names}.")

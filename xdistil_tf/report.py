@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xdistil_tf import checkpoints, files, versions
+from xdistil_tf.baseline import BaselineRun
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import TaskInfo
 from xdistil_tf.evaluate import latency_ms, logits_function, parameter_counts, predict_records
-from xdistil_tf.models import folders
+from xdistil_tf.models import folders, pretrained
 from xdistil_tf.preflight import Check
 from xdistil_tf.trainer import assign
 
@@ -17,45 +20,68 @@ from xdistil_tf.trainer import assign
 _LATENCY = {"batch_1": (1, 32), "batch_32": (32, 32)}
 
 
-def make_report(
-    *,
-    folder: pathlib.Path,
-    task: TaskInfo,
-    teacher: str,
-    teacher_source: str,
-    student: dict[str, Any],
-    baseline: dict[str, Any] | None,
-    cache_dir: pathlib.Path,
-    exported: pathlib.Path | None,
-    checks: list[Check],
-    seed: int,
-) -> dict[str, Any]:
-    """Scores all models on the reported split and gathers what the run knows.
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What a distillation has made, to be scored.
 
-    Args:
+    Attributes:
       folder: The distill folder.
       task: The records.
       teacher: The teacher's model folder.
       teacher_source: Where it came from.
       student: The student's `run.json`.
-      baseline: The labels-only run's, or `None`.
-      cache_dir: The teacher cache, if there is one.
-      exported: The SavedModel, or `None`.
+      baselines: The labels-only runs, the best first; none if it was not asked for.
       checks: Of the preflight.
       seed: Of the run.
     """
+
+    folder: pathlib.Path
+    task: TaskInfo
+    teacher: str
+    teacher_source: str
+    student: dict[str, Any]
+    baselines: Sequence[BaselineRun]
+    checks: Sequence[Check]
+    seed: int
+
+    def made_from(self) -> dict[str, Any]:
+        """Fingerprints of all that a report depends on."""
+        runs = [self.student, *(one.result for one in self.baselines)]
+        return {
+            "records": self.task.fingerprint,
+            "teacher": pretrained.weights_fingerprint(self.teacher),
+            # Equal stages that were trained again have other seconds.
+            "runs": [[one["fingerprint"], one["seconds"]] for one in runs],
+        }
+
+
+def read(folder: files.Path) -> dict[str, Any]:
+    """The report of a finished distill folder; without one, of nothing."""
+    path = pathlib.Path(folder) / "report.json"
+    return {"made_from": {}} | (files.read_json(path) if path.is_file() else {})
+
+
+def make_report(results: Results, exported: pathlib.Path | None) -> dict[str, Any]:
+    """Scores all models on the reported split and gathers what the run knows.
+
+    Args:
+      results: The models, and how they came about.
+      exported: The SavedModel, or `None`.
+    """
+    task, folder, student = results.task, results.folder, results.student
     records = RecordSet(task.pattern(task.report))
-    scored = {"teacher": _model_report(teacher, records, task)}
-    scored["teacher"]["source"] = teacher_source
-    scored["student"] = _model_report(str(folder / "student"), records, task)
-    scored["student"]["seconds"] = student["seconds"]
-    if baseline is not None:
-        scored["labels_only"] = _model_report(str(folder / "labels_only"), records, task)
-        scored["labels_only"]["seconds"] = baseline["seconds"]
-        scored["labels_only"]["steps"] = sum(stage["steps"] for stage in baseline["stages"])
+    teacher = _model_report(results.teacher, records, task) | {"source": results.teacher_source}
+    scored = {"teacher": teacher, "student": _model_report(folder / "student", records, task)}
+    scored["student"] |= _training(student)
+    trained_here = folder / "teacher" / "run.json"
+    if trained_here.is_file():
+        teacher |= _training(files.read_json(trained_here))
+    if results.baselines:
+        scored["labels_only"] = _baseline_report(results.baselines, records, task)
     metric = task.metric
-    teacher_value = scored["teacher"]["metrics"][metric]
+    teacher_value = teacher["metrics"][metric]
     student_value = scored["student"]["metrics"][metric]
+    checks = results.checks
     return {
         "task": task.task,
         "metric": metric,
@@ -66,47 +92,22 @@ def make_report(
         "stages": _stage_reports(folder / "student", student, records, task),
         "records": {name: split["records"] for name, split in task.splits.items()},
         "dropped": dict(task.dropped),
-        "cache": _cache_report(cache_dir),
+        "cache": _cache_report(folder / "cache"),
         "export": _export_report(exported),
         "preflight": [{"check": c.name, "passed": c.passed, "detail": c.detail} for c in checks],
         "weak_teacher": not all(check.passed for check in checks),
         "selects_on_reported_split": task.select == task.report,
-        "seed": seed,
+        "seed": results.seed,
         "versions": versions.environment(),
     }
 
 
 def as_text(content: dict[str, Any]) -> str:
     """The report as a table for a terminal."""
-    metric = content["metric"]
-    lines = [
-        f"{content['task']}: {metric} on {content['reported_split']} "
-        f"({content['examples']} examples)",
-        "",
-        f"{'model':<14}{metric:>18}{'parameters':>14}{'w/o embed.':>12}{'MB':>8}"
-        f"{'ms, 1':>8}{'ms, 32':>8}{'trained, s':>12}",
-    ]
-    for name in ("teacher", "student", "labels_only"):
-        if name not in content:
-            continue
-        one = content[name]
-        value = f"{one['metrics'][metric]:.4f} ± {one['metrics']['standard_error']:.4f}"
-        lines.append(
-            f"{name:<14}{value:>18}{one['parameters']:>14,}"
-            f"{one['parameters_without_embeddings']:>12,}{one['bytes'] / 1e6:>8.1f}"
-            f"{one['latency_ms']['batch_1']:>8.2f}{one['latency_ms']['batch_32']:>8.2f}"
-            f"{one.get('seconds', 0):>12.0f}"
-        )
-    lines += ["", f"{'stage':<28}{'steps':>8}{'seconds':>9}{'selected by':>30}{metric:>14}"]
-    for stage in content["stages"]:
-        selected = f"{stage['key']} {stage['best']:.4f}" if stage["best"] is not None else ""
-        value = "" if stage["reported"] is None else f"{stage['reported']:.4f}"
-        lines.append(
-            f"{stage['name']:<28}{stage['steps']:>8}{stage['seconds']:>9.0f}"
-            f"{selected:>30}{value:>14}"
-        )
+    lines = [*_model_lines(content), "", *_stage_lines(content), ""]
+    lines += _baseline_lines(content)
     if content["retained"] is not None:
-        lines += ["", f"The student keeps {100 * content['retained']:.1f} % of its teacher."]
+        lines.append(f"The student keeps {100 * content['retained']:.1f} % of its teacher.")
     if content["weak_teacher"]:
         lines.append("The teacher is no better than a constant answer (--accept_weak_teacher).")
     if content["selects_on_reported_split"]:
@@ -114,8 +115,89 @@ def as_text(content: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _model_report(model_dir: str, records: RecordSet, task: TaskInfo) -> dict[str, Any]:
-    folder = pathlib.Path(folders.find(model_dir))
+def _model_lines(content: dict[str, Any]) -> list[str]:
+    metric = content["metric"]
+    lines = [
+        f"{content['task']}: {metric} on {content['reported_split']} "
+        f"({content['examples']} examples)",
+        "",
+        f"{'model':<14}{metric:>18}{'parameters':>14}{'w/o embed.':>12}{'MB':>8}"
+        f"{'ms, 1':>8}{'ms, 32':>8}{'steps':>9}{'trained, s':>12}",
+    ]
+    for name in ("teacher", "student", "labels_only"):
+        if name not in content:
+            continue
+        one = content[name]
+        value = f"{one['metrics'][metric]:.4f} ± {one['metrics']['standard_error']:.4f}"
+        line = (
+            f"{name:<14}{value:>18}{one['parameters']:>14,}"
+            f"{one['parameters_without_embeddings']:>12,}{one['bytes'] / 1e6:>8.1f}"
+            f"{one['latency_ms']['batch_1']:>8.2f}{one['latency_ms']['batch_32']:>8.2f}"
+        )
+        # A teacher may have been trained elsewhere.
+        trained = f"{one['steps']:>9,}{one['seconds']:>12.0f}" if "steps" in one else ""
+        lines.append(line + trained)
+    return lines
+
+
+def _stage_lines(content: dict[str, Any]) -> list[str]:
+    metric = content["metric"]
+    lines = [f"{'stage':<28}{'steps':>8}{'seconds':>9}{'selected by':>30}{metric:>14}"]
+    for stage in content["stages"]:
+        selected = f"{stage['key']} {stage['best']:.4f}" if stage["best"] is not None else ""
+        value = "" if stage["reported"] is None else f"{stage['reported']:.4f}"
+        lines.append(
+            f"{stage['name']:<28}{stage['steps']:>8}{stage['seconds']:>9.0f}"
+            f"{selected:>30}{value:>14}"
+        )
+    return lines
+
+
+def _baseline_lines(content: dict[str, Any]) -> list[str]:
+    if "labels_only" not in content:
+        return []
+    one, student = content["labels_only"], content["student"]
+    lines = []
+    if len(one["learning_rates"]) > 1:
+        lines += [
+            f"labels_only at {run['learning_rate']:g}: {run['key']} {run['best']:.4f} held out, "
+            f"{run['steps']:,} steps, {run['seconds']:.0f} s."
+            for run in one["learning_rates"]
+        ]
+    if one["seconds"] < student["seconds"]:
+        lines.append(
+            f"labels_only had less time than the student: {one['seconds']:.0f} s against "
+            f"{student['seconds']:.0f} s."
+        )
+    metric = content["metric"]
+    difference = student["metrics"][metric] - one["metrics"][metric]
+    side = "above" if difference > 0 else "below"
+    lines.append(
+        f"The student is {abs(difference):.4f} {side} the same student on labels only "
+        f"(standard error of one: {student['metrics']['standard_error']:.4f})."
+    )
+    return lines
+
+
+def _training(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model's training took, from its `run.json`."""
+    return {
+        "steps": sum(stage["steps"] for stage in run["stages"]),
+        "seconds": run["seconds"],
+    }
+
+
+def _baseline_report(
+    runs: Sequence[BaselineRun], records: RecordSet, task: TaskInfo
+) -> dict[str, Any]:
+    best = runs[0].summary
+    chosen = {key: best[key] for key in ("steps", "seconds", "learning_rate")}
+    everything = {"learning_rates": [one.summary for one in runs]}
+    return _model_report(runs[0].folder, records, task) | chosen | everything
+
+
+def _model_report(model_dir: files.Path, records: RecordSet, task: TaskInfo) -> dict[str, Any]:
+    folder = pathlib.Path(folders.find(str(model_dir)))
     model = folders.load_model(folder)
     predictions = predict_records(logits_function(model), records, task)
     return {

@@ -14,7 +14,7 @@ from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.records import decode_example
 from xdistil_tf.data.task_records import TaskInfo
 from xdistil_tf.data.tokenization import Tokenizer
-from xdistil_tf.models import embeddings, folders, pretrained
+from xdistil_tf.models import embeddings, pretrained
 from xdistil_tf.models.bilstm import BiLSTM
 from xdistil_tf.models.encoder import Encoder
 from xdistil_tf.trainer import assign
@@ -30,7 +30,8 @@ class Start:
       config: The recipe.
       tokenizer: Of the records.
       task: For the head; `None` for pretraining.
-      teacher_folder: Gives a BiLSTM its embeddings and its width.
+      teacher_folder: Gives a BiLSTM its embeddings.
+      teacher_width: Width of a BiLSTM's projection; `None` if unknown.
       init_checkpoint: What an encoder starts from.
       observed: Records whose pieces make up an `observed` vocabulary.
     """
@@ -41,6 +42,7 @@ class Start:
         tokenizer: Tokenizer | None,
         task: TaskInfo | None,
         teacher_folder: str | None,
+        teacher_width: int | None,
         init_checkpoint: str | None,
         observed: Sequence[RecordSet],
     ):
@@ -49,6 +51,7 @@ class Start:
         self._tokenizer = tokenizer
         self._task = task
         self._teacher_folder = teacher_folder
+        self._teacher_width = teacher_width
         self._init_checkpoint = init_checkpoint
         self._observed = observed
         _check(self._model, teacher_folder, init_checkpoint, task, tokenizer)
@@ -76,23 +79,22 @@ class Start:
         return model, folder.fingerprint
 
     def _definition(self) -> dict[str, Any]:
-        source = self._init_checkpoint if self._model.kind == "encoder" else None
-        embedding_file = None
-        if self._model.kind == "bilstm":
-            if self._model.embedding.source == "teacher":
-                source = self._teacher_folder
-            elif self._model.embedding.source == "file":
-                embedding_file = files.file_fingerprint(self._model.embedding.path)
-        uses_records = (
-            self._model.kind == "bilstm" and self._model.embedding.vocabulary == "observed"
-        )
+        embedding = self._model.embedding if self._model.kind == "bilstm" else None
+        role, weights_of = "init_checkpoint", self._init_checkpoint
+        embedding_file, uses_records = None, False
+        if embedding is not None:
+            role = "teacher"
+            weights_of = self._teacher_folder if embedding.source == "teacher" else None
+            uses_records = embedding.vocabulary == "observed"
+            if embedding.source == "file":
+                embedding_file = files.file_fingerprint(embedding.path)
         return {
             "model": recipe.to_plain(self._model),
             "seed": self._config.seed,
             "task_type": self._task.task_type if self._task else None,
             "labels": list(self._task.labels) if self._task else None,
             "tokenizer": self._tokenizer.fingerprint if self._tokenizer else None,
-            "source": pretrained.weights_fingerprint(source) if source else None,
+            role: pretrained.weights_fingerprint(weights_of) if weights_of else None,
             "width": self._width() if self._model.kind == "bilstm" else None,
             "embedding_file": embedding_file,
             "observed": [one.fingerprint for one in self._observed] if uses_records else None,
@@ -157,11 +159,7 @@ class Start:
     def _width(self) -> int:
         if self._model.projection_dim is not None:
             return self._model.projection_dim
-        if self._teacher_folder is None:
-            return _PROJECTION
-        if folders.is_bilstm(self._teacher_folder):
-            return files.read_json(f"{self._teacher_folder}/config.json")["projection_dim"]
-        return pretrained.read_config(self._teacher_folder)["hidden_size"]
+        return self._teacher_width or _PROJECTION
 
     def _made_encoder(self) -> Encoder:
         config, precision, seed = self._model, self._config.precision, self._config.seed

@@ -15,7 +15,8 @@ def make_strategy(name: str = "one_device", num_replicas: int = 0) -> tf.distrib
       num_replicas: 0 takes all visible GPUs. Without a GPU, so many logical CPU devices are made.
 
     Raises:
-      ValueError: If the name is unknown or there are fewer GPUs than replicas.
+      ValueError: If the name is unknown, one device is asked for several replicas, or there are
+        fewer GPUs than replicas.
     """
     if name not in NAMES:
         raise ValueError(
@@ -23,6 +24,11 @@ def make_strategy(name: str = "one_device", num_replicas: int = 0) -> tf.distrib
         )
     gpus = tf.config.list_physical_devices("GPU")
     if name == "one_device":
+        if num_replicas > 1:
+            raise ValueError(
+                f"Expected one replica on one device. Received: num_replicas={num_replicas}. Add "
+                "--distribution_strategy=mirrored."
+            )
         return tf.distribute.OneDeviceStrategy("GPU:0" if gpus else "CPU:0")
     if gpus:
         count = num_replicas or len(gpus)

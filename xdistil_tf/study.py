@@ -52,7 +52,24 @@ class Study(recipe.Config):
     set: tuple[str, ...] = pydantic.Field((), description="Overrides of the recipe.")
     set_teacher: tuple[str, ...] = ()
     labels_only: bool = True
+    labels_only_learning_rates: tuple[pydantic.PositiveFloat, ...] = pydantic.Field(
+        (), description="Of the baseline, trained at each: the best held-out value is reported."
+    )
     accept_weak_teacher: bool = False
+
+    @pydantic.model_validator(mode="after")
+    def _every_run_has_a_folder(self) -> Study:
+        cells = self.cells()
+        if repeated := sorted({cell for cell in cells if cells.count(cell) > 1}):
+            raise ValueError(
+                "Expected different seeds, and tasks that differ in task or labels_per_class; "
+                f"other task folders need a study of their own. Repeated: {', '.join(repeated)}"
+            )
+        return self
+
+    def cells(self) -> list[str]:
+        """The folder of each run, task after task."""
+        return [_cell(task, seed) for task in self.tasks for seed in self.seeds]
 
 
 def run_study(
@@ -86,7 +103,7 @@ def run_study(
     output = pathlib.Path(output_dir)
     targets = [output / f"{study.name}.json", *([output_json] if output_json else [])]
     earlier = _finished_runs(study, finished_runs) if finished_runs else {}
-    reports: list[dict[str, Any]] = []
+    reports: dict[str, dict[str, Any]] = {}
     result: dict[str, Any] = {}
     for task in study.tasks:
         for seed in study.seeds:
@@ -104,28 +121,27 @@ def run_study(
                 content["labels_per_class"] = task.labels_per_class
                 content["wall_seconds"] = round(time.time() - began, 1)
                 tf_keras.backend.clear_session()
-            reports.append(content)
+            reports[cell] = content
             result = _result(study, reports)
             for target in targets:
                 files.write_json(target, result)
     return result
 
 
-def _result(study: Study, reports: list[dict[str, Any]]) -> dict[str, Any]:
-    groups = [(task, _of_task(reports, task)) for task in study.tasks]
+def _result(study: Study, reports: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    groups = [
+        [reports[cell] for seed in study.seeds if (cell := _cell(task, seed)) in reports]
+        for task in study.tasks
+    ]
+    groups = [group for group in groups if group]
     return {
         "name": study.name,
         "study": recipe.to_plain(study),
         "recipe": recipe.to_plain(_recipe(study, study.tasks[0], study.seeds[0])),
         "complete": len(reports) == len(study.tasks) * len(study.seeds),
-        "runs": reports,
-        "comparisons": [
-            comparison
-            for task, group in groups
-            if group
-            for comparison in compare(group, task.task, task.labels_per_class)
-        ],
-        "table": table(reports, study.seeds),
+        "runs": list(reports.values()),
+        "comparisons": [comparison for group in groups for comparison in compare(group)],
+        "table": table(groups, study.seeds),
         "versions": versions.environment(),
     }
 
@@ -133,45 +149,49 @@ def _result(study: Study, reports: list[dict[str, Any]]) -> dict[str, Any]:
 def _finished_runs(study: Study, path: files.Path) -> dict[str, dict[str, Any]]:
     """Cell -> its report, from an earlier result of the same study."""
     earlier = files.read_json(path)
-    ours = recipe.to_plain(study)
+    known = recipe.parse_config(Study, earlier["study"], str(path))
+    ours, theirs = recipe.to_plain(study), recipe.to_plain(known)
     # Seeds and tasks may have been added; what they are run with may not have changed.
-    for field in sorted({*ours, *earlier["study"]} - {"seeds", "tasks"}):
-        expected, received = ours.get(field), earlier["study"].get(field)
+    for field in sorted({*ours, *theirs} - {"seeds", "tasks"}):
+        expected, received = ours.get(field), theirs.get(field)
         if received != expected:
             raise ValueError(
                 f"{path} is of another study: {field} is {received!r}. Expected {expected!r}."
             )
-    known = [StudyTask.model_validate(task) for task in earlier["study"]["tasks"]]
+    # An interrupted study has the first of its runs.
+    finished = dict(zip(known.cells(), earlier["runs"], strict=False))
     return {
-        _cell(task, one["seed"]): one
+        cell: finished[cell]
         for task in study.tasks
-        if task in known
-        for one in _of_task(earlier["runs"], task)
+        if task in known.tasks
+        for seed in study.seeds
+        if (cell := _cell(task, seed)) in finished
     }
 
 
-def compare(
-    reports: Sequence[dict[str, Any]], task: str, labels_per_class: int | None
-) -> list[dict[str, Any]]:
+def compare(reports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Paired differences over seeds: student against labels only, and what it keeps of its teacher.
 
-    `two_standard_errors` says whether the mean difference exceeds 2 SD / sqrt(n).
+    `two_standard_errors` says whether the mean difference exceeds 2 SD / sqrt(n); `retained` is
+    `None` where the other side has 0 at a seed.
+
+    Args:
+      reports: Of one task, a seed each.
     """
     found = []
-    metric = reports[0]["metric"]
+    task, labels, metric = (reports[0][key] for key in ("task", "labels_per_class", "metric"))
     for other in ("labels_only", "teacher"):
         if other not in reports[0]:
             continue
-        differences = [
-            r["student"]["metrics"][metric] - r[other]["metrics"][metric] for r in reports
-        ]
+        pairs = [(r["student"]["metrics"][metric], r[other]["metrics"][metric]) for r in reports]
+        differences = [ours - theirs for ours, theirs in pairs]
         deviation = statistics.stdev(differences) if len(differences) > 1 else math.nan
         error = deviation / math.sqrt(len(differences))
         mean = statistics.fmean(differences)
         found.append(
             {
                 "task": task,
-                "labels_per_class": labels_per_class,
+                "labels_per_class": labels,
                 "metric": metric,
                 "difference": f"student - {other}",
                 "per_seed": differences,
@@ -182,42 +202,38 @@ def compare(
                 "reported_split_standard_error": statistics.fmean(
                     r["student"]["metrics"]["standard_error"] for r in reports
                 ),
-                "retained": statistics.fmean(
-                    r["student"]["metrics"][metric] / r[other]["metrics"][metric] for r in reports
-                ),
+                "retained": statistics.fmean(ours / theirs for ours, theirs in pairs)
+                if all(theirs for _, theirs in pairs)
+                else None,
             }
         )
     return found
 
 
-def table(reports: Sequence[dict[str, Any]], seeds: Sequence[int]) -> dict[str, list]:
+def table(groups: Sequence[Sequence[dict[str, Any]]], seeds: Sequence[int]) -> dict[str, list]:
     """Rows: teacher, every stage of the student, the student, labels only; a column a seed.
 
     A seed that has not been run yet has a dash.
+
+    Args:
+      groups: For each task its reports.
+      seeds: All of them.
     """
-    groups: dict[tuple, list[dict[str, Any]]] = {}
-    for one in reports:
-        groups.setdefault((one["task"], one["labels_per_class"]), []).append(one)
-    columns = [
-        "model",
-        *(f"seed {seed}" for seed in seeds),
-        "mean",
-        "SD",
-        "parameters",
-        "without embeddings",
-        "MB",
-    ]
-    columns += ["ms, batch 1", "ms, batch 32", "training, s"]
+    columns = ["model", *(f"seed {seed}" for seed in seeds), "mean", "SD"]
+    columns += ["parameters", "without embeddings", "MB"]
+    columns += ["ms, batch 1", "ms, batch 32", "steps", "training, s"]
     rows = []
-    for (task, labels), group in groups.items():
-        metric = group[0]["metric"]
+    for group in groups:
+        task, labels, metric = (group[0][key] for key in ("task", "labels_per_class", "metric"))
         setting = "all labels" if labels is None else f"{labels} labels a class"
         rows.append([f"**{task}, {metric}, {setting}**", *[""] * (len(columns) - 1)])
         rows.append(_model_row("teacher", group, seeds))
         for number, stage in enumerate(group[0]["stages"]):
             values = {one["seed"]: one["stages"][number]["reported"] for one in group}
             seconds = statistics.fmean(one["stages"][number]["seconds"] for one in group)
-            rows.append([stage["name"], *_figures(values, seeds), *[""] * 5, f"{seconds:.0f}"])
+            steps = statistics.fmean(one["stages"][number]["steps"] for one in group)
+            figures = _figures(values, seeds)
+            rows.append([stage["name"], *figures, *[""] * 5, f"{steps:,.0f}", f"{seconds:,.0f}"])
         rows += [_model_row(name, group, seeds) for name in MODELS[1:] if name in group[0]]
     return {"columns": columns, "rows": rows}
 
@@ -230,7 +246,6 @@ def _model_row(name: str, group: Sequence[dict[str, Any]], seeds: Sequence[int])
         key: statistics.fmean(one[name]["latency_ms"][key] for one in group)
         for key in ("batch_1", "batch_32")
     }
-    seconds = [one[name].get("seconds") for one in group]
     return [
         titles.get(name, name),
         *_figures(values, seeds),
@@ -239,8 +254,15 @@ def _model_row(name: str, group: Sequence[dict[str, Any]], seeds: Sequence[int])
         f"{first['bytes'] / 1e6:.1f}",
         f"{latency['batch_1']:.2f}",
         f"{latency['batch_32']:.1f}",
-        "" if None in seconds else f"{statistics.fmean(seconds):.0f}",
+        _mean(group, name, "steps"),
+        _mean(group, name, "seconds"),
     ]
+
+
+def _mean(group: Sequence[dict[str, Any]], name: str, key: str) -> str:
+    """The mean over seeds; nothing of a teacher, which may have been trained elsewhere."""
+    values = [one[name].get(key) for one in group]
+    return "" if None in values else f"{statistics.fmean(values):,.0f}"
 
 
 def _figures(values: Mapping[int, float | None], seeds: Sequence[int]) -> list[str]:
@@ -273,6 +295,7 @@ def _job(study: Study, task: StudyTask, seed: int, folder: pathlib.Path) -> Job:
         ),
         accept_weak_teacher=study.accept_weak_teacher,
         labels_only=study.labels_only,
+        labels_only_learning_rates=study.labels_only_learning_rates,
     )
 
 
@@ -284,14 +307,6 @@ def _recipe(study: Study, task: StudyTask, seed: int) -> recipe.Recipe:
 def _cell(task: StudyTask, seed: int) -> str:
     labels = "all" if task.labels_per_class is None else str(task.labels_per_class)
     return f"{task.task}_{labels}_seed{seed}"
-
-
-def _of_task(reports: Sequence[dict[str, Any]], task: StudyTask) -> list[dict[str, Any]]:
-    return [
-        one
-        for one in reports
-        if (one["task"], one["labels_per_class"]) == (task.task.lower(), task.labels_per_class)
-    ]
 
 
 def _expanded(path: str) -> str:

@@ -61,14 +61,18 @@ class StageSummaries:
         self._scalars(step, values)
 
     def evaluation(
-        self, step: int, data: str, metrics: Mapping[str, float], samples: str | None
+        self, step: int, data: str, metrics: Mapping[str, float], samples: str | None, key: str
     ) -> None:
-        """Scalars `<data>/<metric>` and the text panel of sample predictions (Markdown)."""
+        """Scalars `<data>/<metric>` and the text panel of sample predictions (Markdown).
+
+        The log line has only the objective, the metric `key` that selects, and the standard error.
+        """
         self._scalars(step, {f"{data}/{name}": value for name, value in metrics.items()})
         if samples:
             with self._writer.as_default():
                 tf.summary.text("sample predictions", samples, step=step)
-        figures = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        logged = [name for name in metrics if name in ("objective", key, "standard_error")]
+        figures = ", ".join(f"{name} {metrics[name]:.4g}" for name in logged)
         logging.info("%s step %d: %s %s", self._title, step, data, figures)
         self._writer.flush()
 

@@ -18,20 +18,31 @@ class LiveTeacher:
 
     Args:
       model: A model that gives the agreed outputs.
-      layer: The hidden layer that is its `representation`; negative numbers count from the top.
+      layer: The hidden layer that is its `representation`; negative numbers count from the top. A
+        model without attention gives what its head reads instead: position 0 of its states has
+        read one direction only.
       tagging: Whether a representation has one vector a token, or that of position 0 only.
+
+    Raises:
+      ValueError: If there is no such layer, or nothing to choose from.
     """
 
     def __init__(self, model, layer: int = -1, tagging: bool = False):
         self._model = model
         self._tagging = tagging
+        self.precision = model.precision
         self.available = dict(model.available)
         layers = self.available.get("hidden")
         self.layer = None
         self.depth = max(layers) if layers else None
-        if layers:
+        if "attention" in self.available:
             self.layer = outputs.resolve_layer(layer, self.depth)
             self.available["representation"] = None
+        elif layer != -1:
+            raise ValueError(
+                "This teacher has no layers to choose from: its representation is what its head "
+                f"reads. Expected teacher.layer=-1 (--teacher_layer). Received: {layer}."
+            )
 
     def __call__(self, features: Mapping[str, tf.Tensor], request: outputs.Request) -> dict:
         """Returns the requested outputs of a batch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import shutil
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from absl import logging
 from xdistil_tf import cache, files, outputs, recipe
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import TaskInfo
+from xdistil_tf.data.tokenization import load_tokenizer
 from xdistil_tf.interruption import Interruption
 from xdistil_tf.models import folders, pretrained
 from xdistil_tf.objective import Objective
@@ -25,16 +27,24 @@ def load_teacher(folder: str, layer: int, tagging: bool, precision: str = "float
       FileNotFoundError, ValueError: If the folder holds no complete model, or no such layer.
     """
     teacher = LiveTeacher(folders.load_model(folder, precision), layer, tagging)
-    if teacher.layer is not None:
-        top = max(teacher.available["hidden"])
-        logging.info("Teacher %s: layer %d of %d is compared.", folder, teacher.layer, top)
+    _log_layer(folder, teacher.layer, teacher.depth)
     return teacher
 
 
 def cache_spec(
     folder: str, teacher: LiveTeacher, request: outputs.Request, precision: str, tokenizer: str
 ) -> cache.CacheSpec:
-    """What a cache of this teacher's outputs is made from."""
+    """What a cache of this teacher's outputs is made from.
+
+    Args:
+      folder: The teacher's model folder.
+      teacher: The model of that folder.
+      request: What is kept.
+      precision: `float16` or `bfloat16`, of what is kept.
+      tokenizer: Fingerprint of the records' tokenizer, for a folder that holds none.
+    """
+    if folders.has_tokenizer(folder):
+        tokenizer = load_tokenizer(folder).fingerprint
     return cache.CacheSpec(
         request=request,
         layer=teacher.layer if "representation" in request else None,
@@ -43,6 +53,7 @@ def cache_spec(
         teacher=pretrained.weights_fingerprint(folder),
         tokenizer=tokenizer,
         labels=folders.class_names(folder) or (),
+        compute=teacher.precision,
     )
 
 
@@ -76,6 +87,8 @@ class Teaching:
         self._cache = cache.TeacherCache(cache_folder) if cache_folder else None
         if self._cache is not None:
             self._check_cache()
+            made_from = self._cache.info["made_from"]
+            _log_layer(f"cache {cache_folder}", made_from["layer"], made_from["depth"])
         elif folder is not None:
             self._live = load_teacher(
                 folder, config.teacher.layer, self._task_type == "tagging", config.precision
@@ -95,6 +108,15 @@ class Teaching:
             return self._cache.info["made_from"]["depth"]
         return self._live.depth if self._live is not None else None
 
+    @property
+    def width(self) -> int | None:
+        """Width of its representation; `None` where neither a folder nor a cache tells it."""
+        if self._folder is not None:
+            return folders.width(self._folder)
+        kept = self._cache.info["outputs"] if self._cache is not None else {}
+        row = kept.get("teacher/representation")
+        return row["shape"][-1] if row else None
+
     def settle(
         self,
         objectives: Sequence[tuple[Objective, Sequence[RecordSet]]],
@@ -109,13 +131,18 @@ class Teaching:
           interruption: Asked after each shard whether to stop.
 
         Raises:
-          ValueError: If a cache that was given has another layer, or other records.
+          ValueError: If a cache that was given has another layer, or other records; or if a file
+            of the cache is damaged.
         """
         if self._cache is not None:
             self._check_demands(objectives)
-            return
-        if self._live is None or self._config.teacher.mode == "live":
-            return
+        elif self._live is not None:
+            self._make_cache(objectives, folder, interruption)
+        for objective, sets in objectives:
+            for records in sets:
+                self.sidecars(objective, records)  # Opened once now: damage is found here.
+
+    def _make_cache(self, objectives, folder: files.Path, interruption) -> None:
         request = outputs.merge_requests(*(one.teacher_request for one, _ in objectives))
         used = {
             id(records): records
@@ -123,9 +150,7 @@ class Teaching:
             if objective.teacher_request
             for records in sets
         }
-        if not request:
-            return
-        if self._config.teacher.mode == "auto" and not self._fits(request, used.values(), folder):
+        if not request or not self._is_cached(request, list(used.values()), folder):
             return
         spec = cache_spec(
             self._folder,
@@ -163,21 +188,32 @@ class Teaching:
         if self._cache is not None:
             made_from = self._cache.info["made_from"]
             layer = made_from["layer"] if compares_layer else None
-            return files.fingerprint([made_from["teacher"], made_from["precision"], layer])
+            fields = (made_from[name] for name in ("teacher", "precision", "compute"))
+            return files.fingerprint([*fields, layer])
         layer = self._live.layer if compares_layer else None
-        return files.fingerprint([pretrained.weights_fingerprint(self._folder), "live", layer])
+        return files.fingerprint([self._weights, "live", layer])
+
+    @functools.cached_property
+    def _weights(self) -> str:
+        return pretrained.weights_fingerprint(self._folder)
 
     def _check_cache(self) -> None:
         made_from = self._cache.info["made_from"]
         if self._task and made_from["tokenizer"] != self._task.tokenizer["fingerprint"]:
             raise ValueError(
-                f"The teacher cache {self._cache.folder} belongs to records of another tokenizer. "
-                "Make it again with cache_teacher."
+                f"The teacher cache {self._cache.folder} belongs to another tokenizer than the "
+                "records. Make it again with cache_teacher."
             )
-        if self._folder and made_from["teacher"] != pretrained.weights_fingerprint(self._folder):
+        if self._folder and made_from["teacher"] != self._weights:
             raise ValueError(
                 f"The teacher cache {self._cache.folder} was made from other weights than "
                 f"{self._folder}. Make it again with cache_teacher."
+            )
+        if self._task and folders.in_another_order(made_from["labels"], self._task.labels):
+            raise ValueError(
+                f"The teacher cache {self._cache.folder} has the classes {made_from['labels']}, "
+                f"the records have {list(self._task.labels)}. Make it again from a teacher with "
+                "the records' order, as distill writes it."
             )
 
     def _check_demands(self, objectives: Sequence[tuple[Objective, Sequence[RecordSet]]]) -> None:
@@ -198,9 +234,22 @@ class Teaching:
                         f"{records.paths[0]}. Make it again with cache_teacher."
                     )
 
-    def _fits(self, request: outputs.Request, used, folder: files.Path) -> bool:
+    def _is_cached(
+        self, request: outputs.Request, used: Sequence[RecordSet], folder: files.Path
+    ) -> bool:
+        """Whether the teacher is cached; what `auto` chose stays, so that a resumed run agrees."""
+        mode, kept = self._config.teacher.mode, pathlib.Path(folder) / "mode.json"
+        if mode == "auto" and not kept.is_file():
+            begun = (kept.parent / "cache.json").is_file()
+            fits = begun or self._fits(request, used, folder)
+            files.write_json(kept, {"mode": "cached" if fits else "live"})
+        return (files.read_json(kept)["mode"] if mode == "auto" else mode) == "cached"
+
+    def _fits(
+        self, request: outputs.Request, used: Sequence[RecordSet], folder: files.Path
+    ) -> bool:
         shapes = cache.row_shapes(self._live, request, self._task_type)
-        planned = cache.planned_bytes(shapes, list(used), self._config.teacher.precision)
+        planned = cache.planned_bytes(shapes, used, self._config.teacher.precision)
         place = pathlib.Path(folder).absolute()
         while not place.exists():
             place = place.parent
@@ -214,3 +263,8 @@ class Teaching:
             "cached" if fits else "live",
         )
         return fits
+
+
+def _log_layer(teacher: str, layer: int | None, depth: int | None) -> None:
+    if layer is not None:
+        logging.info("Teacher %s: layer %d of %d is compared.", teacher, layer, depth)

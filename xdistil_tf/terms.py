@@ -9,7 +9,6 @@ import dataclasses
 import difflib
 import functools
 import inspect
-import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -216,8 +215,6 @@ def _check_names(term: recipe.Term) -> None:
             )
     if term.options:
         raise ValueError(f"{term.loss!r} has no options. Received: options={term.options!r}.")
-    if not math.isfinite(term.weight):
-        raise ValueError(f"expected a finite weight. Received: weight={term.weight!r}.")
 
 
 def _check_meaning(term: recipe.Term, spec: losses.LossSpec, task_type: str | None) -> None:
@@ -318,8 +315,6 @@ def _positions(term: recipe.Term, spec: losses.LossSpec, task_type: str | None) 
 
 
 def _check_place(term: recipe.Term, positions: str, task_type: str | None) -> None:
-    if term.at == "sentence":
-        raise ValueError("Expected at to be 'token' or 'word'. Received: at='sentence'.")
     by_token = positions in ("tokens", "labels") and "T" in _axes(term.output, task_type)
     if term.at == "word" and (not by_token or term.output == "attention"):
         raise ValueError(

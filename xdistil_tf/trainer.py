@@ -24,6 +24,7 @@ from xdistil_tf import checkpoints, recipe
 from xdistil_tf.interruption import Interrupted, Interruption
 from xdistil_tf.objective import Objective
 from xdistil_tf.optimizers import Optimizer
+from xdistil_tf.stage_parts import count_parameters, stage_variables, unreached_parts
 from xdistil_tf.summaries import StageSummaries
 from xdistil_tf.updates import Updates, stage_seed
 
@@ -101,6 +102,9 @@ class Trainer:
       precision: `mixed_float16` turns on loss scaling.
       options: Speed and logging.
       interruption: Asked after each loop whether to save and stop.
+
+    Raises:
+      ValueError: If XLA is asked for with several replicas.
     """
 
     def __init__(
@@ -115,6 +119,11 @@ class Trainer:
     ):
         self.model = model
         self.strategy = strategy or tf.distribute.get_strategy()
+        if options.xla and self.strategy.num_replicas_in_sync > 1:
+            raise ValueError(
+                "XLA compiles no update of several replicas. Expected xla=False, or one replica. "
+                f"Received: xla=True with {self.strategy.num_replicas_in_sync} replicas."
+            )
         self.seed = seed
         self.precision = precision
         self.options = options
@@ -144,7 +153,7 @@ class Trainer:
           The stage's result, as in `stage.json`.
 
         Raises:
-          FloatingPointError: If the loss is not finite. The last checkpoint stays.
+          FloatingPointError: If the loss is not finite. The last checkpoint, if any, stays.
           Interrupted: If a stop was asked for; everything is saved.
           ValueError: If a part that `stage.train` names gets no gradient.
         """
@@ -180,30 +189,19 @@ def stage_steps(stage: recipe.Stage, steps_per_epoch: int) -> int:
     return stage.steps or max(1, math.ceil(stage.epochs * steps_per_epoch))
 
 
-def stage_variables(model, stage: recipe.Stage) -> dict[str, tf.Variable]:
-    """Names and variables of the parts that a stage trains, in the model's order."""
-    parts = (
-        model.parts if stage.train is None else {name: model.parts[name] for name in stage.train}
-    )
-    chosen = {
-        id(variable)
-        for layers in parts.values()
-        for layer in layers
-        for variable in layer.trainable_variables
-    }
-    return {n: v for n, v in model.named_variables().items() if id(v) in chosen}
-
-
 @dataclasses.dataclass
 class _Progress:
     """The state of a stage apart from its variables."""
 
+    slices: int
     best: float | None = None
     best_step: int | None = None
     best_metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     initial_metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     without_progress: int = 0
     seconds: float = 0.0
+    examples: float = 0.0
+    trained_parameters: int = 0
     loss: float | None = None
     stopped: bool = False
 
@@ -240,7 +238,8 @@ class _StageRun:
             xla=trainer.options.xla,
         )
         self._step = 0
-        self._progress = _Progress()
+        self._slices = self._strategy.num_replicas_in_sync * self._options.gradient_accumulation
+        self._progress = _Progress(self._slices)
         self._best_weights: checkpoints.Tensors | None = None
 
     def to_its_end(self) -> dict[str, Any]:
@@ -300,41 +299,32 @@ class _StageRun:
         means = {name: value / count for name, value in totals.items()}
         if not math.isfinite(means["loss"]):
             terms = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
+            saved = self._folder.latest()
+            kept = f" Checkpoint {saved.step} stays in {self._folder.path}." if saved else ""
             raise FloatingPointError(
                 f"The loss is not a number in stage {self._stage.name}, steps "
-                f"{self._step - count}..{self._step} ({terms}). The last checkpoint is kept in "
-                f"{self._folder.path}. Lower the learning rate, set optimizer.clip_norm, or use "
-                "--precision=float32."
+                f"{self._step - count}..{self._step} ({terms}).{kept} Lower the learning rate, set "
+                "optimizer.clip_norm, or use --precision=float32."
             )
         self._progress.loss = means["loss"]
+        self._progress.examples += examples
         means["learning_rate"] = float(self._optimizer.learning_rate(tf.constant(self._step - 1)))
         means["examples_per_second"] = examples / seconds
         means["tokens_per_second"] = tokens / seconds
         self._summaries.training(self._step, count, means)
 
     def _check_reached(self) -> None:
-        missing = [name for name in self._variables if name not in self._updates.reached]
-        if not missing:
-            return
-        parts = {}
-        for part, layers in self._model.parts.items():
-            names = {id(v) for layer in layers for v in layer.trainable_variables}
-            if any(id(self._variables[name]) in names for name in missing):
-                reached = any(
-                    id(v) in names for n, v in self._variables.items() if n in self._updates.reached
-                )
-                parts[part] = reached
-        unreached = [part for part, reached in parts.items() if not reached]
-        if self._stage.train is not None and unreached:
-            raise ValueError(
-                f"Stage {self._stage.name!r} trains {list(self._stage.train)}, but its objective "
-                f"does not reach {unreached}. Remove them from 'train', or add a term."
+        reached = self._updates.reached
+        unreached = unreached_parts(self._model, self._stage, reached)
+        trained = stage_variables(self._model, self._stage, reached)
+        self._progress.trained_parameters = count_parameters(trained)
+        missing = [name for name in self._variables if name not in trained]
+        if missing:
+            logging.info(
+                "Stage %s leaves %s as they are: its objective does not reach them.",
+                self._stage.name,
+                unreached or missing,
             )
-        logging.info(
-            "Stage %s leaves %s as they are: its objective does not reach them.",
-            self._stage.name,
-            unreached or missing,
-        )
 
     def _evaluation_interval(self) -> int:
         evaluate = self._stage.evaluate
@@ -347,7 +337,7 @@ class _StageRun:
         began = time.perf_counter()
         metrics, samples = self._evaluator.measure()
         progress, evaluator = self._progress, self._evaluator
-        self._summaries.evaluation(self._step, evaluator.data, metrics, samples)
+        self._summaries.evaluation(self._step, evaluator.data, metrics, samples, evaluator.key)
         if self._step == 0:
             progress.initial_metrics = dict(metrics)
         value = metrics[evaluator.key]
@@ -381,6 +371,14 @@ class _StageRun:
         self._best_weights = checkpoint.best
         self._saved_best = self._progress.best_step
         logging.info("Stage %s goes on at step %d.", self._stage.name, self._step)
+        if self._progress.slices != self._slices:
+            logging.info(
+                "Its batches were cut into %d slices (replicas x micro-batches), now into %d: "
+                "sums differ in their last bits, and dropout draws other masks.",
+                self._progress.slices,
+                self._slices,
+            )
+            self._progress.slices = self._slices
         return True
 
     def _state_variables(self) -> dict[str, tf.Variable]:
@@ -405,9 +403,16 @@ class _StageRun:
             "initial_metrics": progress.initial_metrics,
             "loss": progress.loss,
             "seconds": round(progress.seconds, 3),
-            "trained_parameters": sum(int(np.prod(v.shape)) for v in self._variables.values()),
+            "trained_parameters": progress.trained_parameters,
         }
         self._folder.finish(result, self._trainer.weights())
+        logging.info(
+            "Stage %s ended after %d steps in %.1f s, %.0f examples/s with its evaluations.",
+            self._stage.name,
+            self._step,
+            progress.seconds,
+            progress.examples / max(progress.seconds, 1e-9),
+        )
         return self._folder.result()
 
 

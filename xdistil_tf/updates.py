@@ -144,6 +144,49 @@ class Updates:
         return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
 
 
+def reached_variables(
+    model,
+    objective: Objective,
+    batch: Mapping[str, tf.TensorSpec],
+    strategy: tf.distribute.Strategy,
+    teacher: Callable,
+) -> set[str]:
+    """Names of the trainable variables that an objective reaches, found without computing it.
+
+    Args:
+      model: Gives outputs for a request.
+      objective: Of a stage.
+      batch: Feature name -> its type and shape, the teacher's outputs among them.
+      strategy: Its scope owns the model's variables.
+      teacher: `(features, request) -> outputs`, read from the batch.
+
+    Raises:
+      ValueError: If the batch lacks a feature, or an output and its target differ in shape; names
+        the term.
+    """
+    variables = {name: v for name, v in model.named_variables().items() if v.trainable}
+    reached = set()
+
+    def replica_step(features):
+        outputs_of_teacher = teacher(features, objective.teacher_request)
+        with tf.GradientTape() as tape:
+            given = model(
+                features,
+                training=True,
+                request=objective.student_request,
+                seed=tf.zeros([2], tf.int32),
+            )
+            numerators = objective.numerators(features, given, outputs_of_teacher)
+            loss = objective.total(numerators, objective.denominators(features))
+        gradients = tape.gradient(loss, list(variables.values()))
+        reached.update(name for name, g in zip(variables, gradients, strict=True) if g is not None)
+
+    # Converted code would wrap errors in a listing of the source.
+    step = tf.function(lambda one: strategy.run(replica_step, args=(one,)), autograph=False)
+    step.get_concrete_function(_numbers(batch))
+    return reached
+
+
 def stage_seed(seed: int, name: str) -> tuple[int, int]:
     """Two int32 numbers that follow from the run's seed and the stage's name."""
     digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()

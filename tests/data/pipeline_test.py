@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tests import tiny
 from xdistil_tf.data import records
-from xdistil_tf.data.pipeline import Batches, data_error, make_dataset
+from xdistil_tf.data.pipeline import Batches, check_lengths, data_error
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.sidecars import SidecarReader, SidecarWriter
 
@@ -99,8 +99,8 @@ def test_tagging_features_are_per_token(tmp_path):
 @pytest.mark.parametrize("start", [1, 4, 5, 12])
 def test_a_run_resumed_at_a_step_equals_the_tail(train, start):
     options = {"seed": (3, 1), "num_replicas": 2, "window": 16, "block": 4}
-    whole = numpy(make_dataset(train, 8, 0, 14, **options))
-    tail = numpy(make_dataset(train, 8, start, 14, **options))
+    whole = numpy(Batches(train, 8, **options).dataset(0, 14))
+    tail = numpy(Batches(train, 8, **options).dataset(start, 14))
     assert_equal(whole[2 * start :], tail)
 
 
@@ -136,14 +136,13 @@ def test_an_epoch_gives_every_record_once(train):
         assert sorted(seen) == sorted(train.ids.tolist())
 
 
-def test_lengths_can_be_rounded_up(train):
-    for batch in numpy(Batches(train, 8, pad_to_multiple=8).dataset(0, 5)):
-        assert batch["input_ids"].shape[1] % 8 == 0
-
-
-def test_a_record_longer_than_the_model_takes_is_an_error_with_its_cure(train):
-    with pytest.raises(ValueError, match="the model takes 10. .*--max_seq_length=10"):
-        Batches(train, 8, max_length=10)
+def test_a_record_longer_than_a_model_takes_is_an_error_with_its_cure(train):
+    longest = int(train.lengths.max())
+    check_lengths(train, None, "the student")
+    check_lengths(train, longest, "the student")
+    message = f"a record of {longest} tokens, the student takes 10. .*--max_seq_length=10"
+    with pytest.raises(ValueError, match=message):
+        check_lengths(train, 10, "the student")
 
 
 def test_impossible_numbers_are_refused(train):
@@ -151,14 +150,14 @@ def test_impossible_numbers_are_refused(train):
         Batches(train, 8, num_replicas=0)
 
 
-def test_damage_is_reported_with_file_and_record(tmp_path):
-    make_set(tmp_path)
+def test_damage_during_a_run_is_reported_with_file_and_record(tmp_path):
+    opened = make_set(tmp_path)
     path = records.shard_path(tmp_path, "train", 1, 3)
     index = records.read_index(records.index_path(path))
     content = bytearray(path.read_bytes())
     content[int(index.offsets[4]) + 30] ^= 1
     path.write_bytes(content)
-    dataset = Batches(RecordSet(str(tmp_path / "train-*")), 8).dataset(0, 5)
+    dataset = Batches(opened, 8).dataset(0, 5)
     with pytest.raises(tf.errors.OpError) as error:
         numpy(dataset)
     plain = data_error(error.value)
@@ -190,7 +189,7 @@ def test_google_bert_records_are_trimmed_to_their_real_length(tmp_path):
     with tf.io.TFRecordWriter(path) as writer:
         for ids in ([5, 6, 7], [5, 6, 7, 8, 9]):
             writer.write(google_example(ids))
-    (batch,) = numpy(Batches(RecordSet(path), 2, shuffle=False, max_length=8).dataset(0, 1))
+    (batch,) = numpy(Batches(RecordSet(path), 2, shuffle=False).dataset(0, 1))
     np.testing.assert_array_equal(batch["input_ids"], [[5, 6, 7, 0, 0], [5, 6, 7, 8, 9]])
     np.testing.assert_array_equal(batch["masked_lm_ids"], [[6, 0], [6, 0]])
     np.testing.assert_array_equal(batch["masked_lm_weights"], [[1, 0], [1, 0]])
@@ -199,6 +198,34 @@ def test_google_bert_records_are_trimmed_to_their_real_length(tmp_path):
     assert batch["segment_ids"].shape == (2, 5)
     assert "label_weights" not in batch
     assert set(batch["language"]) == {b"default"}
+
+
+def google_classifier_example(ids, label, real, width=8):
+    """As google-research/bert's run_classifier.py writes it, filler rows of evaluation included."""
+    padding = [0] * (width - len(ids))
+    parts = {
+        "input_ids": [*ids, *padding],
+        "input_mask": [1] * len(ids) + padding,
+        "segment_ids": [0] * width,
+        "label_ids": [label],
+        "is_real_example": [int(real)],
+    }
+    lists = {name: tf.train.Int64List(value=value) for name, value in parts.items()}
+    feature = {name: tf.train.Feature(int64_list=one) for name, one in lists.items()}
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+
+def test_rows_that_are_marked_as_no_real_example_do_not_count(tmp_path):
+    path = str(tmp_path / "eval.tfrecord")
+    with tf.io.TFRecordWriter(path) as writer:
+        for ids, real in (([5, 6, 7], True), ([], False), ([5, 6], True), ([5], False)):
+            writer.write(google_classifier_example(ids, 1, real))
+    (batch,) = numpy(Batches(RecordSet(path), 4, shuffle=False).dataset(0, 1))
+    weights = dict(zip(batch["id"], batch["example_weights"], strict=True))
+    assert weights == {b"eval:0": 1, b"eval:1": 0, b"eval:2": 1, b"eval:3": 0}
+    sliced = Batches(RecordSet(path), 3, shuffle=False, num_replicas=2)
+    elements = numpy(sliced.dataset(0, sliced.steps_per_epoch))
+    assert sum(one["example_weights"].sum() for one in elements) == 2
 
 
 def write_sidecar(path, train, order):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from xdistil_tf.data.plan import Plan, plan_epoch, steps_per_epoch
+from xdistil_tf.data.plan import Plan
 
 RANDOM = np.random.default_rng(0)
 CASES = [
@@ -16,34 +16,38 @@ CASES = [
 ]
 
 
+def epoch_batches(plan, epoch=0):
+    first = epoch * plan.steps_per_epoch
+    return [plan.batch(first + step) for step in range(plan.steps_per_epoch)]
+
+
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("case", CASES)
 def test_an_epoch_holds_each_record_once_and_one_short_batch_at_most(case, shuffle):
     records, batch_size, window, block = case
     lengths = RANDOM.integers(2, 60, records)
+    plan = Plan(lengths, batch_size, 1, shuffle, window=window, block=block)
     for epoch in range(2):
-        batches = plan_epoch(lengths, batch_size, 1, epoch, shuffle, window=window, block=block)
+        batches = epoch_batches(plan, epoch)
         assert sorted(np.concatenate(batches)) == list(range(records))
         assert all(len(batch) == batch_size for batch in batches[:-1])
-        assert len(batches) == steps_per_epoch(records, batch_size)
-
-
-def test_the_short_batch_can_be_dropped():
-    batches = plan_epoch(RANDOM.integers(2, 60, 100), 8, 1, 0, drop_last=True)
-    assert [len(batch) for batch in batches] == [8] * 12
-    assert steps_per_epoch(100, 8, drop_last=True) == 12
+        assert 0 < len(batches[-1]) <= batch_size
 
 
 def test_the_order_is_a_pure_function_of_seed_and_epoch():
     lengths = RANDOM.integers(2, 60, 300)
-    first = np.concatenate(plan_epoch(lengths, 8, (3, 1), 2))
-    np.testing.assert_array_equal(first, np.concatenate(plan_epoch(lengths, 8, (3, 1), 2)))
+
+    def order(seed, epoch):
+        return np.concatenate(epoch_batches(Plan(lengths, 8, seed), epoch))
+
+    first = order((3, 1), 2)
+    np.testing.assert_array_equal(first, order((3, 1), 2))
     for seed, epoch in (((3, 1), 3), ((3, 2), 2), ((4, 1), 2)):
-        assert not np.array_equal(first, np.concatenate(plan_epoch(lengths, 8, seed, epoch)))
+        assert not np.array_equal(first, order(seed, epoch))
 
 
 def test_the_order_does_not_change_between_versions():
-    batches = plan_epoch(np.arange(1, 11), 4, 7, 0, window=8, block=2)
+    batches = epoch_batches(Plan(np.arange(1, 11), 4, 7, window=8, block=2))
     assert [batch.tolist() for batch in batches] == [[6, 8, 7, 9], [2, 3, 4, 5], [1, 0]]
 
 
@@ -58,15 +62,15 @@ def test_batches_of_any_step_are_found_without_the_ones_before():
 
 def test_similar_lengths_share_a_batch():
     lengths = RANDOM.integers(2, 60, 4096)
-    batches = plan_epoch(lengths, 32, 1, 0)
+    batches = epoch_batches(Plan(lengths, 32, 1))
     padded = sum(int(lengths[batch].max()) * len(batch) for batch in batches)
     assert padded < 1.12 * lengths.sum()
 
 
 def test_equal_lengths_do_not_give_equal_batches_each_epoch():
-    lengths = np.full(64, 9)
+    plan = Plan(np.full(64, 9), 8, 1)
     first, second = (
-        {tuple(sorted(batch)) for batch in plan_epoch(lengths, 8, 1, epoch)} for epoch in (0, 1)
+        {tuple(sorted(batch)) for batch in epoch_batches(plan, epoch)} for epoch in (0, 1)
     )
     assert not first & second
 
@@ -86,5 +90,5 @@ def test_unshuffled_order_is_the_same_each_epoch():
 def test_impossible_numbers_are_refused():
     with pytest.raises(ValueError, match="batch_size of at least 1. Received: batch_size=0"):
         Plan([1, 2], 0)
-    with pytest.raises(ValueError, match="at least one batch of 4. There are 2 records"):
-        Plan([1, 2], 4, drop_last=True)
+    with pytest.raises(ValueError, match="at least one record. Received: none"):
+        Plan([], 4)

@@ -4,10 +4,10 @@ import random
 import numpy as np
 import pytest
 
-from xdistil_tf import files
+from xdistil_tf import files, versions
 from xdistil_tf.data import instances, pretraining, synthetic
 from xdistil_tf.data.instances import Settings, Vocabulary
-from xdistil_tf.data.pipeline import make_dataset
+from xdistil_tf.data.pipeline import Batches
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.records import decode_example
 from xdistil_tf.data.tokenization import load_tokenizer
@@ -328,7 +328,7 @@ def test_index_counts_real_tokens(corpus, tmp_path):
 def test_pipeline_reads_the_records(corpus, tmp_path):
     path, tokenizer = corpus
     pretraining.write_pretraining_records(path, tokenizer, tmp_path, max_seq_length=48)
-    batch = next(iter(make_dataset(RecordSet(str(tmp_path / "train-*")), 8, 0, 1)))
+    batch = next(iter(Batches(RecordSet(str(tmp_path / "train-*")), 8).dataset(0, 1)))
     rows = {row["id"][0]: row for row in decoded(tmp_path, "train")[1]}
     length = int(batch["input_mask"].numpy().sum(axis=1).max())
     for number, name in enumerate(batch["id"].numpy()):
@@ -363,6 +363,7 @@ def test_result_is_reused_until_something_changes(corpus, tmp_path):
     again = pretraining.write_pretraining_records(path, tokenizer, tmp_path, max_seq_length=48)
     assert again == first == files.read_json(tmp_path / "pretraining.json")
     assert (tmp_path / "pretraining.json").stat().st_mtime_ns == stamp
+    assert first["versions"] == versions.environment()
     other = pretraining.write_pretraining_records(
         path, tokenizer, tmp_path, max_seq_length=48, heldout_fraction=0, num_shards=2
     )

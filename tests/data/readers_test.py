@@ -146,6 +146,27 @@ def test_a_listed_label_is_no_language(write):
     assert [(one.label, one.language) for one in train] == [("hum:ind", "default"), ("x", "fr")]
 
 
+def test_labels_that_look_like_languages_are_never_merged(write):
+    """`num:date` and `ent:date` are two classes, unless labels.tsv says that they are one."""
+    train = "when\tnum:date\nwhich\tent:date\n"
+    with pytest.raises(ValueError, match="train.tsv line 1: 'num:date' may be .*a labels.tsv"):
+        read_task(write({"train.tsv": train}), "classification")
+    listed = {"train.tsv": train, "labels.tsv": "num:date\nent:date\n"}
+    data = read_task(write(listed), "classification")
+    assert [one.label for one in data.splits["train"]] == ["num:date", "ent:date"]
+    languages = {"train.tsv": train.replace("num", "ceb"), "labels.tsv": "date\n"}
+    data = read_task(write(languages), "classification")
+    assert [one.language for one in data.splits["train"]] == ["ceb", "ent"]
+    with pytest.raises(ValueError, match="'det:poss' may be one label"):
+        read_task(write({"train.tsv": "my film\tdet:poss obj\n"}, "tags"), "tagging")
+
+
+@pytest.mark.parametrize("label", ["zh-yue:good", "ceb:1", "sw:good"])
+def test_languages_that_cannot_be_labels_need_no_list(write, label):
+    (one,) = read_task(write({"train.tsv": f"a\t{label}\n"}), "classification").splits["train"]
+    assert [one.language, one.label] == label.split(":")
+
+
 def test_labels_file_gives_the_order(write):
     files = {"labels.tsv": "yes\nno\n", "train.tsv": "a\tno\nb\tyes\n"}
     assert read_task(write(files), "classification").labels == ("yes", "no")
@@ -330,3 +351,17 @@ def test_transfer_files_of_one_name_are_refused(write):
     first, second = write({"x.txt": "a\n"}, "one"), write({"x.txt": "b\n"}, "two")
     with pytest.raises(ValueError, match="Two transfer files are called 'x'"):
         read_transfer(f"{first}/x.txt,{second}/x.txt")
+
+
+@pytest.mark.parametrize("content", ["", "sentence\tlabel\n"])
+def test_an_empty_dev_file_is_warned_of(write, caplog, content):
+    folder = write({"train.tsv": "sentence\tlabel\na\t1\n", "dev.tsv": content})
+    data = read_task(folder, "sst-2")
+    assert data.splits["dev"] == []
+    assert f"dev.tsv of {folder} has no rows: the task is taken to have no dev split" in caplog.text
+
+
+def test_an_empty_train_file_is_refused(write):
+    folder = write({"train.tsv": "sentence\tlabel\n"})
+    with pytest.raises(ValueError, match="train.tsv of .* has no rows. Expected labelled texts"):
+        read_task(folder, "sst-2")

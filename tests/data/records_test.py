@@ -1,9 +1,14 @@
+import gc
+import os
 import pathlib
+import shutil
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from xdistil_tf import files
 from xdistil_tf.data import records
 from xdistil_tf.data.record_set import RecordSet
 
@@ -70,7 +75,6 @@ def test_a_set_reads_what_was_written_in_order(tmp_path):
     assert (result.records, result.shards, result.length_max) == (10, 3, 6)
     assert result.fingerprint == read.fingerprint
     assert read.shard_of(3) == (1, 0)
-    read.verify()
 
 
 def test_there_are_never_more_shards_than_records(tmp_path):
@@ -106,27 +110,30 @@ def test_a_damaged_record_is_named(tmp_path):
     written(tmp_path)
     path = records.shard_path(tmp_path, "train", 1, 3)
     index = records.read_index(records.index_path(path))
+    read = RecordSet(str(tmp_path / "train-*"))
     content = bytearray(path.read_bytes())
     content[int(index.offsets[2]) + 40] ^= 1
     path.write_bytes(content)
-    read = RecordSet(str(tmp_path / "train-*"))
     read.read(4)
     message = f"train-00001-of-00003.tfrecord is damaged: record 2 at byte {index.offsets[2]}"
     with pytest.raises(ValueError, match=message):
         read.read(5)
-    with pytest.raises(ValueError, match="train-00001-of-00003.tfrecord is not the shard"):
-        read.verify()
+    with pytest.raises(ValueError, match=message):
+        RecordSet(str(tmp_path / "train-*"))
 
 
 @pytest.mark.parametrize("place", [0, 9, -1])
 def test_damage_in_the_framing_is_found(tmp_path, place):
     written(tmp_path, 1, 1)
     path = records.shard_path(tmp_path, "train", 0, 1)
+    read = RecordSet(path)
     content = bytearray(path.read_bytes())
     content[place] ^= 1
     path.write_bytes(content)
     with pytest.raises(ValueError, match="record 0 at byte 0 fails its checksum"):
-        RecordSet(path).read(0)
+        read.read(0)
+    with pytest.raises(ValueError, match="train-00000-of-00001.tfrecord is damaged: "):
+        RecordSet(path)
 
 
 def test_a_truncated_shard_is_found_when_it_is_opened(tmp_path):
@@ -135,6 +142,32 @@ def test_a_truncated_shard_is_found_when_it_is_opened(tmp_path):
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(ValueError, match="train-00002-of-00003.tfrecord is truncated: its index"):
         RecordSet(str(tmp_path / "train-*"))
+
+
+def test_files_are_closed_with_their_set(tmp_path, monkeypatch):
+    written(tmp_path, 1, 1)
+    closed, close = [], os.close
+    monkeypatch.setattr(os, "close", lambda one: closed.append(one) or close(one))
+    read = RecordSet(str(tmp_path / "train-*"))
+    read.read(0)
+    descriptor = read._open(read.paths[0]).descriptor
+    os.fstat(descriptor)
+    del read
+    gc.collect()
+    assert descriptor in closed
+
+
+def test_a_shard_that_is_gone_is_one_error_alone(tmp_path, monkeypatch):
+    """Nothing is said about a file that was never opened when its object goes."""
+    unheard = []
+    monkeypatch.setattr(sys, "unraisablehook", unheard.append)
+    written(tmp_path, 1, 1)
+    read = RecordSet(str(tmp_path / "train-*"))
+    read.paths[0].unlink()
+    with pytest.raises(FileNotFoundError, match="train-00000-of-00001.tfrecord"):
+        read.read(0)
+    gc.collect()
+    assert not unheard
 
 
 def test_a_missing_shard_and_mixed_writings_are_found(tmp_path):
@@ -201,6 +234,36 @@ def test_a_replaced_file_beside_an_old_index_is_an_error_with_its_cure(tmp_path)
     path.write_bytes(path.read_bytes() * 2)
     with pytest.raises(ValueError, match="If the file was replaced, delete .*examples.index"):
         RecordSet(str(path))
+
+
+def test_a_file_replaced_by_one_of_the_same_framing_gets_a_new_index(tmp_path):
+    """Swapped labels keep every size; the old time stamp says nothing either."""
+    for label, name in ((0, "old"), (1, "new")):
+        one = features(1) | {"label_ids": [label]}
+        (tmp_path / name).mkdir()
+        records.write_records(tmp_path / name, "train", [one], 1, 1)
+    path, new = (records.shard_path(tmp_path / name, "train", 0, 1) for name in ("old", "new"))
+    before = RecordSet(path).fingerprint
+    stamp = path.stat().st_mtime_ns
+    shutil.copy(new, path)
+    os.utime(path, ns=(stamp, stamp))
+    after = RecordSet(path).fingerprint
+    assert after == RecordSet(new).fingerprint != before
+    assert records.read_index(records.index_path(path)).sha256 == files.file_fingerprint(path)
+
+
+def test_a_copied_set_keeps_its_indices(tmp_path, monkeypatch):
+    """Copying sets new times; the content is compared once."""
+    written(tmp_path)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in sorted(tmp_path.glob("train-*"), key=lambda one: one.suffix):  # Indices first.
+        shutil.copy(path, copy)
+    monkeypatch.setattr(records, "scan", None)
+    expected = RecordSet(str(tmp_path / "train-*")).fingerprint
+    assert RecordSet(str(copy / "train-*")).fingerprint == expected
+    monkeypatch.setattr(files, "file_fingerprint", None)
+    assert RecordSet(str(copy / "train-*")).fingerprint == expected
 
 
 def test_negative_and_large_numbers_round_trip():

@@ -31,6 +31,14 @@ def test_holds_out_the_larger_of_share_and_rows():
     assert len(split_task(task(rows(100))).heldout) == 50
 
 
+def test_taking_more_than_a_third_is_said(caplog):
+    with caplog.at_level("INFO"):
+        split_task(task(rows(1000)))
+        assert caplog.text == ""
+        split_task(task(rows(300)))
+    assert "150 of 300 labelled texts are held out" in caplog.text
+
+
 def test_heldout_depends_on_the_texts_alone():
     train = rows(1000)
     first = split_task(task(train), seed=1)

@@ -1,7 +1,9 @@
 import json
 
 import pytest
+import tokenizers
 
+from xdistil_tf import files
 from xdistil_tf.data import task_records
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.records import decode_example
@@ -47,6 +49,22 @@ def test_a_task_becomes_a_records_folder(task_dir, tokenizer, tmp_path):
     assert dropped[1].endswith("train.tsv\t8\toverlap: the text of train stands in dev")
 
 
+def test_splits_say_how_many_records_are_labelled(task_dir, tokenizer, tmp_path):
+    info = create(task_dir, tokenizer, tmp_path)
+    labelled = {name: one["labelled"] for name, one in info.splits.items()}
+    assert labelled == {"train": 15, "heldout": 4, "transfer": 0, "dev": 2, "test": 0}
+
+
+def test_versions_are_told_and_change_no_fingerprint(task_dir, tokenizer, tmp_path, monkeypatch):
+    first = create(task_dir, tokenizer, tmp_path)
+    content = json.loads((tmp_path / "records" / "task.json").read_text())
+    assert content["versions"]["tokenizers"] == tokenizers.__version__
+    monkeypatch.setattr(task_records.versions, "environment", lambda: {"python": "4"})
+    (tmp_path / "records" / "task.json").unlink()
+    (tmp_path / "records" / ".unfinished").touch()
+    assert create(task_dir, tokenizer, tmp_path).fingerprint == first.fingerprint
+
+
 def test_the_same_inputs_are_not_written_twice(task_dir, tokenizer, tmp_path):
     first = create(task_dir, tokenizer, tmp_path)
     written = (tmp_path / "records" / "task.json").stat().st_mtime_ns
@@ -80,7 +98,9 @@ def test_an_interrupted_writing_is_done_again(task_dir, tokenizer, tmp_path):
     (folder / ".train-00000-of-00009.tfrecord.77.tmp").touch()
     info = create(task_dir, tokenizer, tmp_path)
     assert not list(folder.glob(".*"))
-    RecordSet(info.pattern("train")).verify()
+    shards = RecordSet(info.pattern("train"))
+    stated = shards.shard_fingerprints()
+    assert stated == {path.stem: files.file_fingerprint(path) for path in shards.paths}
 
 
 def test_a_transfer_file_replaces_the_default(task_dir, tokenizer, tmp_path, write):
@@ -88,6 +108,32 @@ def test_a_transfer_file_replaces_the_default(task_dir, tokenizer, tmp_path, wri
     info = create(task_dir, tokenizer, tmp_path, transfer_file=str(folder / "*.txt"))
     assert RecordSet(info.pattern("transfer")).ids.tolist() == [b"more:1", b"more:3"]
     assert info.dropped["duplicate"] == 1
+
+
+def test_a_transfer_file_with_the_ids_of_another_file_is_refused(
+    task_dir, tokenizer, tmp_path, write
+):
+    folder = write({"train.txt": "a very good film\n"}, "other")
+    with pytest.raises(ValueError, match="other/train.txt is called 'train' like .*train.tsv; ids"):
+        create(task_dir, tokenizer, tmp_path, transfer_file=str(folder / "train.txt"))
+    assert not (tmp_path / "records").exists()
+    info = create(task_dir, tokenizer, tmp_path, transfer_file=str(task_dir / "train.tsv"))
+    assert info.splits["transfer"]["records"] == 15  # The very file: one id, one text.
+
+
+def test_records_that_may_not_be_replaced_stay(task_dir, tokenizer, tmp_path):
+    first = create(task_dir, tokenizer, tmp_path)
+    assert create(task_dir, tokenizer, tmp_path, replace=False) == first
+    (task_dir / "dev.tsv").write_text("sentence\tlabel\nfilm\t0\n")
+    second = create(task_dir, tokenizer, tmp_path, replace=False)
+    assert second.fingerprint != first.fingerprint  # Nothing was trained on dev.
+    with (task_dir / "train.tsv").open("a") as handle:
+        handle.write("a new film\t1\n")
+    options = task_records.Options(heldout_rows=4, num_shards=3)
+    message = r"were made of other inputs \(num_shards, train.tsv differ\).*another folder"
+    with pytest.raises(ValueError, match=message):
+        create(task_dir, tokenizer, tmp_path, replace=False, options=options)
+    assert task_records.load_task_info(tmp_path / "records") == second
 
 
 def test_a_labelled_test_set_reports(write, tokenizer, tmp_path):

@@ -178,3 +178,17 @@ def test_a_folder_with_vocabulary_and_merges_loads(tmp_path):
     assert (loaded.kind, loaded.cls_id, loaded.model_max_length) == ("bpe", 0, 512)
     loaded.save(tmp_path / "saved")
     assert load_tokenizer(tmp_path / "saved").fingerprint == loaded.fingerprint
+
+
+def test_a_piece_that_stands_twice_is_warned_of(tmp_path, caplog):
+    """The last id counts, as `transformers` reads it; empty lines are unused ids."""
+    path = tmp_path / "vocab.txt"
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "film", "", "", "good"]
+    path.write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    load_tokenizer(path, do_lower_case=True)
+    assert caplog.text == ""
+    path.write_text("\n".join([*pieces, "film"]) + "\n", encoding="utf-8")
+    loaded = load_tokenizer(path, do_lower_case=True)
+    assert loaded.encode_batch(["film"])[0].input_ids[1] == 8
+    (record,) = caplog.records
+    assert "vocab.txt line 5: the piece 'film' stands again in line 9" in record.getMessage()

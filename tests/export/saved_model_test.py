@@ -13,7 +13,7 @@ from tokenizers import models, processors
 
 from xdistil_tf import files
 from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
-from xdistil_tf.export import parity, saved_model
+from xdistil_tf.export import compared_texts, parity, saved_model
 from xdistil_tf.export.saved_model import ServedTask, export_saved_model
 from xdistil_tf.models.bilstm import BiLSTM
 from xdistil_tf.models.encoder import Encoder
@@ -114,7 +114,7 @@ def test_ids_give_the_same_as_strings(exported, tokenizer):
         "input_ids": [encoding.input_ids for encoding in encodings],
         "segment_ids": [encoding.segment_ids for encoding in encodings],
     }
-    by_ids = model.from_ids(parity.pad(inputs, range(len(_TEXTS))))
+    by_ids = model.from_ids(parity.stored_batch(inputs, range(len(_TEXTS))))
     by_text = model.from_text(_TEXTS)
     np.testing.assert_array_equal(by_ids["scores"], by_text["scores"])
     assert by_ids["label"].tolist() == by_text["label"].tolist()
@@ -155,6 +155,14 @@ def test_the_folder_holds_the_student_alone_and_its_papers(exported, tokenizer):
     assert report["passed"] and report["examples"] == len(_TEXTS)
     assert report["tokenizer"] == {"examples": len(_TEXTS), "equal_ids": len(_TEXTS)}
     assert report["max_abs_difference"] < 1e-5 and report["label_agreement"] == 1
+
+
+def test_an_export_keeps_no_texts_but_the_built_in_ones(tokenizer, tmp_path, same_process):
+    folder = export_saved_model(
+        _encoder(), tokenizer, _SENTIMENT, tmp_path / "1", max_seq_length=24, signatures="ids"
+    )
+    kept = files.read_json(folder / parity.INPUTS_FILE)["texts"]
+    assert kept == compared_texts.built_in(pair=False)
 
 
 def test_the_same_export_is_not_made_twice(exported, tokenizer, monkeypatch):
@@ -306,7 +314,8 @@ def test_a_differing_export_fails_and_leaves_nothing(
         ({"task": ServedTask("ranking")}, "Unknown task_type. .* Received: 'ranking'"),
         ({"task": ServedTask("classification", ("a",))}, "Expected 3 labels.* Received: 1"),
         ({"model": _encoder(None)}, "Expected one that gives logits"),
-        ({"parity_texts": [("a", "b")]}, "`parity_texts`. Expected strings"),
+        ({"parity_texts": [("a", "b")]}, "`parity_texts`. Expected a string.* number 1"),
+        ({"parity_texts": []}, "`parity_texts`. Expected at least one text"),
     ],
 )
 def test_bad_arguments_are_named(tokenizer, tmp_path, change, message):

@@ -153,6 +153,13 @@ def test_tells_the_kinds_of_file_apart(tmp_path):
         np.testing.assert_array_equal(matrix[:2], [[1, 2], [3, 4]])
 
 
+def test_the_number_of_pieces_that_a_file_has_is_logged(tmp_path, caplog):
+    path = write(tmp_path, "the 1 2\n1 3 4\n")
+    with caplog.at_level("INFO", logger="absl"):
+        read_embeddings(path, ["the", "1", "x"])
+    assert f"{path} has vectors for 2 of 3 pieces; the others are drawn." in caplog.text
+
+
 def test_unobserved_ids_share_the_unknown_row():
     remap, kept = observed_vocabulary(np.array([0, 5, 0, 1, 0, 2]), special_ids=[0, 2])
     assert kept.tolist() == [0, 1, 2, 3, 5]

@@ -402,15 +402,44 @@ def test_reads_word_embeddings_alone(tmp_path, bert):
         pretrained.read_word_embeddings(folder)
 
 
-def test_fingerprint_follows_the_weights_alone(tmp_path, bert):
+def test_fingerprint_follows_weights_and_config(tmp_path, bert):
     config, weights = bert
     first = pretrained.weights_fingerprint(write_folder(tmp_path / "a", config, weights))
     folder = write_folder(tmp_path / "b", {**config, "note": 1}, weights)
     assert pretrained.weights_fingerprint(folder) == first
+    heads = 2 * config["num_attention_heads"]
+    folder = write_folder(tmp_path / "b", {**config, "num_attention_heads": heads}, weights)
+    assert pretrained.weights_fingerprint(folder) != first
     weights = {**weights, "classifier.bias": weights["classifier.bias"] + 1}
     folder = write_folder(tmp_path / "b", config, weights)
     assert pretrained.weights_fingerprint(folder) != first
     assert len(first) == 64
+
+
+def test_tensors_that_nothing_reads_are_named_once(tmp_path, bert, monkeypatch):
+    def add(weights):
+        weights["lm_head.bias"] = weights["classifier.bias"]
+
+    folder, lines = changed(tmp_path / "m", *bert, add), []
+    monkeypatch.setattr(
+        pretrained.logging, "info", lambda text, *values: lines.append(text % values)
+    )
+    for _ in range(2):
+        pretrained.load_encoder(folder)
+    assert len(lines) == 1 and "nothing here reads them" in lines[0] and "lm_head.bias" in lines[0]
+
+
+def test_a_path_that_begins_here_is_no_hub_name(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="No such folder: 'runs/tacher'"):
+        pretrained.resolve_folder("runs/tacher")
+
+
+def test_a_recurrent_folder_has_no_word_embeddings_to_take_over(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "xdistil_bilstm"}))
+    with pytest.raises(ValueError, match="Expected an encoder.*Set model.embedding.source"):
+        pretrained.read_word_embeddings(tmp_path)
 
 
 def test_overrides_change_the_config(tmp_path, bert):

@@ -33,7 +33,8 @@ class Batches:
     Element k of step s is the slice of micro-batch `k // num_replicas` for replica
     `k % num_replicas`, so `strategy.distribute_datasets_from_function(lambda _: dataset)` deals
     them out. A slice has `ceil(batch / slices)` rows; rows that fill it up have
-    `example_weights` 0. All slices of a step are padded to the same length.
+    `example_weights` 0, as have records whose `is_real_example` is 0. All slices of a step are
+    padded to the same length.
 
     Attributes:
       plan: Which records form which batch.
@@ -48,12 +49,9 @@ class Batches:
         *,
         seed: int | Sequence[int] = 0,
         shuffle: bool = True,
-        drop_last: bool = False,
         num_replicas: int = 1,
         accumulation: int = 1,
         sidecars: Mapping[str, SidecarReader] | None = None,
-        max_length: int | None = None,
-        pad_to_multiple: int = 1,
         window: int = WINDOW,
         block: int = BLOCK,
     ):
@@ -64,37 +62,22 @@ class Batches:
           batch_size: Examples of a global batch, all replicas and micro-batches together.
           seed: Of the order; an integer or several (run, stage).
           shuffle: False for evaluation: each record once, similar lengths together; sort by `id`.
-          drop_last: Leave out a short last batch.
           num_replicas: Replicas that take slices of each batch.
           accumulation: Micro-batches of each batch.
           sidecars: Teacher outputs by feature name, `teacher/logits`.
-          max_length: Longest sequence that the model takes.
-          pad_to_multiple: Round the padded length up to a multiple of this.
           window: See `Plan`.
           block: See `Plan`.
 
         Raises:
-          ValueError: If numbers are not positive, a record is longer than `max_length`, or a
-            side-car lacks a record.
+          ValueError: If numbers are not positive, or a side-car lacks a record.
         """
-        for name, value in (
-            ("num_replicas", num_replicas),
-            ("accumulation", accumulation),
-            ("pad_to_multiple", pad_to_multiple),
-        ):
+        for name, value in (("num_replicas", num_replicas), ("accumulation", accumulation)):
             if value < 1:
                 raise ValueError(f"Expected {name} of at least 1. Received: {name}={value}.")
-        longest = int(records.lengths.max())
-        if max_length is not None and longest > max_length:
-            raise ValueError(
-                f"{records.paths[0].name} and its set hold {longest} tokens in one record, the "
-                f"model takes {max_length}. Create the records with --max_seq_length={max_length}."
-            )
         self.records = records
-        self.plan = Plan(records.lengths, batch_size, seed, shuffle, drop_last, window, block)
+        self.plan = Plan(records.lengths, batch_size, seed, shuffle, window, block)
         self.steps_per_epoch = self.plan.steps_per_epoch
         self.slices = num_replicas * accumulation
-        self._multiple = pad_to_multiple
         self._sidecars = dict(sidecars or {})
         for name, reader in self._sidecars.items():
             _check_sidecar(name, reader, records)
@@ -129,9 +112,8 @@ class Batches:
         return np.concatenate([batch, np.repeat(batch[:1], missing)]), weights
 
     def padded_length(self, step: int) -> int:
-        """T of a step's batch: its longest record, rounded up to `pad_to_multiple`."""
-        longest = int(self.records.lengths[self.plan.batch(step)].max())
-        return -(-max(longest, 1) // self._multiple) * self._multiple
+        """T of a step's batch: its longest record, at least 1."""
+        return max(int(self.records.lengths[self.plan.batch(step)].max()), 1)
 
     @tf.autograph.experimental.do_not_convert
     def _load(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -183,15 +165,23 @@ class Batches:
         return {name: cut(value) for name, value in batch.items()}
 
 
-def make_dataset(
-    records: RecordSet,
-    batch_size: int,
-    start_step: int = 0,
-    stop_step: int | None = None,
-    **options: Any,
-) -> tf.data.Dataset:
-    """`Batches(records, batch_size, **options).dataset(start_step, stop_step)`."""
-    return Batches(records, batch_size, **options).dataset(start_step, stop_step)
+def check_lengths(records: RecordSet, max_length: int | None, taker: str) -> None:
+    """Checks that a model takes the longest of the records, before anything is computed.
+
+    Args:
+      records: The data.
+      max_length: Tokens that the model takes at most; `None` for any number.
+      taker: What the message calls it, such as `the student`.
+
+    Raises:
+      ValueError: If a record is longer.
+    """
+    longest = int(records.lengths.max())
+    if max_length is not None and longest > max_length:
+        raise ValueError(
+            f"{records.paths[0]} and its set hold a record of {longest} tokens, {taker} takes "
+            f"{max_length}. Create the records with --max_seq_length={max_length}."
+        )
 
 
 def data_error(error: tf.errors.OpError) -> ValueError | None:
@@ -266,8 +256,10 @@ def _dense(value: tf.Tensor | tf.RaggedTensor, spec: FeatureSpec, pad_to: tf.Ten
 def _completed(
     batch: dict[str, tf.Tensor], lengths: tf.Tensor, pad_to: tf.Tensor
 ) -> dict[str, tf.Tensor]:
-    """Adds what foreign records leave out."""
+    """Adds what foreign records leave out, and leaves out what they mark as filler."""
     ids = batch["input_ids"]
+    if "is_real_example" in batch:
+        batch["example_weights"] *= tf.cast(batch["is_real_example"], tf.float32)
     if "input_mask" not in batch:
         batch["input_mask"] = tf.sequence_mask(lengths, pad_to, tf.int32)
     if "segment_ids" not in batch:

@@ -18,34 +18,14 @@ WINDOW = 64 * BLOCK
 _NOISE = 0.1
 
 
-def steps_per_epoch(records: int, batch_size: int, drop_last: bool = False) -> int:
-    """How many batches an epoch has; the last may be short."""
-    return records // batch_size if drop_last else -(-records // batch_size)
-
-
-def plan_epoch(
-    lengths: np.ndarray,
-    batch_size: int,
-    seed: int | Sequence[int],
-    epoch: int,
-    shuffle: bool = True,
-    drop_last: bool = False,
-    window: int = WINDOW,
-    block: int = BLOCK,
-) -> list[np.ndarray]:
-    """All batches of an epoch: record numbers, each record in exactly one batch.
-
-    Before: lengths [3, 9, 3, 8], batch size 2. After, for some seed: `[[1, 3], [2, 0]]`.
-    """
-    plan = Plan(lengths, batch_size, seed, shuffle, drop_last, window, block)
-    first = epoch * plan.steps_per_epoch
-    return [plan.batch(first + step) for step in range(plan.steps_per_epoch)]
-
-
 class Plan:
     """The batches of all epochs by step number.
 
-    Only the last batch of an epoch can be short.
+    Each epoch holds each record once; only its last batch can be short. Before: lengths
+    [3, 9, 3, 8], batch size 2. After, for some seed, the batches of epoch 0: `[1, 3]`, `[2, 0]`.
+
+    Attributes:
+      steps_per_epoch: Batches of an epoch.
     """
 
     def __init__(
@@ -54,7 +34,6 @@ class Plan:
         batch_size: int,
         seed: int | Sequence[int] = 0,
         shuffle: bool = True,
-        drop_last: bool = False,
         window: int = WINDOW,
         block: int = BLOCK,
     ):
@@ -65,24 +44,20 @@ class Plan:
           batch_size: Examples of a global batch.
           seed: An integer or several (run, stage).
           shuffle: False gives each epoch the same order, sorted by length within windows.
-          drop_last: Leave out the short batch.
           window: Records that are sorted together; rounded up to whole batches.
           block: Contiguous records that stay together before that.
 
         Raises:
-          ValueError: If a number is not positive, or no batch results.
+          ValueError: If a number is not positive, or there is no record.
         """
         self.lengths = np.asarray(lengths)
         for name, value in (("batch_size", batch_size), ("window", window), ("block", block)):
             if value < 1:
                 raise ValueError(f"Expected {name} of at least 1. Received: {name}={value}.")
         self.batch_size = batch_size
-        self.steps_per_epoch = steps_per_epoch(len(self.lengths), batch_size, drop_last)
-        if not self.steps_per_epoch:
-            raise ValueError(
-                f"Expected at least one batch of {batch_size}. There are {len(self.lengths)} "
-                "records. Lower batch_size."
-            )
+        if not len(self.lengths):
+            raise ValueError("Expected at least one record. Received: none.")
+        self.steps_per_epoch = -(-len(self.lengths) // batch_size)
         self._seed = [seed] if isinstance(seed, int | np.integer) else list(seed)
         self._shuffle = shuffle
         self._block = block

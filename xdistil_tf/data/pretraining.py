@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
-from xdistil_tf import files
+from xdistil_tf import files, versions
 from xdistil_tf.data import records, rows
 from xdistil_tf.data.instances import (
     Document,
@@ -73,7 +73,7 @@ def write_pretraining_records(
       num_shards: Of the train records; held-out ones are one shard.
 
     Returns:
-      The manifest: settings, fingerprints, and counts of each split.
+      The manifest: settings, fingerprints, counts of each split, and versions.
 
     Raises:
       FileNotFoundError: If a file or glob matches nothing.
@@ -141,7 +141,12 @@ def _plan(
         "inputs": {str(path): files.file_fingerprint(path) for path in paths},
     }
     content = {**made_from, "inputs": list(made_from["inputs"].values())}
-    return {**made_from, "splits": {}, "fingerprint": files.fingerprint(content)}
+    return {
+        **made_from,
+        "splits": {},
+        "fingerprint": files.fingerprint(content),
+        "versions": versions.environment(),
+    }
 
 
 def _is_written(folder: pathlib.Path, fingerprint: str) -> bool:

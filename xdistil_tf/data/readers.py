@@ -13,6 +13,8 @@ import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
+from absl import logging
+
 from xdistil_tf.data import layouts, rows
 from xdistil_tf.data.glue import GLUE, SPLIT_FILES
 from xdistil_tf.data.layouts import USUAL_COLUMNS, Columns, Fields, Spec
@@ -26,7 +28,16 @@ _METRICS = {
     "tagging": "span_f1",
 }
 _SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".conll", ".txt")
-_LANGUAGE = re.compile(r"([a-z]{2,3}(?:-[A-Za-z]+)?):(.+)", re.DOTALL)
+_LANGUAGE = re.compile(r"([a-z]{2,3})((?:-[A-Za-z]+)?):(.+)", re.DOTALL)
+_ISO_639_1 = frozenset(
+    "aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu "
+    "cv cy da de dv dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi "
+    "ho hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks "
+    "ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl "
+    "nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg sh si sk "
+    "sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz "
+    "ve vi vo wa wo xh yi yo za zh zu".split()
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,7 +104,8 @@ def read_task(
 
     Raises:
       FileNotFoundError: If the folder or its train file is missing.
-      ValueError: If the task is unknown or a row is damaged; names file, line and cure.
+      ValueError: If the task is unknown, train is empty, or a row is damaged; names file, line
+        and cure.
     """
     folder = pathlib.Path(task_dir)
     if not folder.is_dir():
@@ -122,12 +134,15 @@ def read_task(
             for example in reader.read(path, kind, language)
             if not languages or example.language in languages
         ]
-        if split == "train" and not data[split]:
-            raise ValueError(f"No row of the train file in {folder} could be read. It is empty.")
+        if not data[split]:
+            empty = f"{_names([path for path, _ in found[split]])} of {folder} has no rows"
+            if split == "train":
+                raise ValueError(f"{empty}. Expected labelled texts.")
+            logging.warning("%s: the task is taken to have no %s split.", empty, split)
         if split == "train" and not reader.labels and spec.task_type != "regression":
             reader.labels = _observed_labels(data[split])
     used = [path for group in found.values() for path, _ in group]
-    return TaskData(
+    task_data = TaskData(
         name,
         spec.task_type,
         bool(spec.pair),
@@ -137,6 +152,9 @@ def read_task(
         reader.bad_rows,
         tuple(used + [label_file] * label_file.is_file()),
     )
+    if task_data.languages != (DEFAULT_LANGUAGE,):
+        logging.info("Languages in %s: %s.", folder, ", ".join(task_data.languages))
+    return task_data
 
 
 def read_transfer(
@@ -264,12 +282,12 @@ def _example(
     label = fields.label
     if label is None:
         return text, text_b, None, language
-    label, language = _without_language(label.strip(), known, language)
+    split = _without_language(label.strip(), known, language)
+    if isinstance(split, Problem):
+        return split
+    label, language = split
     if task_type == "regression":
-        try:
-            number = float(label)
-        except ValueError:
-            number = math.nan
+        number = _number(label)
         if not math.isfinite(number):
             return Problem(f"expected a number as label, received {label!r}")
         return text, text_b, number, language
@@ -288,7 +306,10 @@ def _tagged(fields: Fields, known: frozenset[str], language: str) -> tuple | Pro
     for tag in fields.label.split(fields.separator):
         tag = tag.strip()
         if tag:
-            tag, found = _without_language(tag, known, "")
+            split = _without_language(tag, known, "")
+            if isinstance(split, Problem):
+                return split
+            tag, found = split
             tags.append(tag)
             language = found or language
             if known and tag not in known:
@@ -298,12 +319,32 @@ def _tagged(fields: Fields, known: frozenset[str], language: str) -> tuple | Pro
     return words, None, tuple(tags), language
 
 
-def _without_language(label: str, known: frozenset[str], language: str) -> tuple[str, str]:
-    """Splits `en:B-PER`. A label that is known as it stands keeps its colon."""
-    if ":" not in label or label in known:
+def _without_language(
+    label: str, known: frozenset[str], language: str
+) -> tuple[str, str] | Problem:
+    """Splits `en:B-PER`. A label that is known as it stands keeps its colon.
+
+    Where no labels are known, `num:date` and `ent:date` may be two classes. Only two-letter codes,
+    and what stands before a number, are then languages.
+    """
+    match = None if label in known else _LANGUAGE.fullmatch(label)
+    if not match:
         return label, language
-    match = _LANGUAGE.fullmatch(label)
-    return (match[2], match[1]) if match else (label, language)
+    prefix, region, rest = match.groups()
+    if known or prefix in _ISO_639_1 or math.isfinite(_number(rest)):
+        return rest, prefix + region
+    return Problem(
+        f"{label!r} may be one label, or the label {rest!r} in the language {prefix + region!r}; "
+        "expected a labels.tsv beside it that lists the one that is meant"
+    )
+
+
+def _number(text: str) -> float:
+    """The value of a text, NaN if it is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _task(task: str, columns: Columns) -> tuple[str, Spec, tuple[str, ...], str]:

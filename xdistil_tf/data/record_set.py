@@ -8,6 +8,7 @@ import glob
 import os
 import pathlib
 import re
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,7 +30,8 @@ class RecordSet:
     ```
 
     Shards without an index (of google-research/bert) are read whole once; their index is kept
-    beside them where that can be written.
+    beside them where that can be written. A shard that was replaced or copied after its index was
+    written is compared with it, and indexed anew if its content differs.
 
     Attributes:
       lengths: int32 [N], tokens of each record.
@@ -66,7 +68,7 @@ class RecordSet:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the shards' content as the index states it; `verify` looks."""
+        """SHA-256 of the shards' content, as their indices state it."""
         return records.shards_fingerprint(index.sha256 for index in self._indices)
 
     def shard_fingerprints(self) -> dict[str, str]:
@@ -97,18 +99,6 @@ class RecordSet:
     def read_many(self, numbers: Sequence[int]) -> list[bytes]:
         """`read` for each of `numbers`."""
         return [self.read(number) for number in np.asarray(numbers).tolist()]
-
-    def verify(self) -> None:
-        """Reads all shards and compares them with what their index states.
-
-        Raises:
-          ValueError: Names the first shard that differs.
-        """
-        for path, index in zip(self.paths, self._indices, strict=True):
-            if files.file_fingerprint(path) != index.sha256:
-                raise ValueError(
-                    f"{path} is not the shard its index was made from. Create the records again."
-                )
 
 
 def find_shards(
@@ -174,17 +164,28 @@ def _open_index(path: pathlib.Path) -> records.Index:
             f"{path} has {size} bytes, its index covers {index.shard_bytes}. "
             f"If the file was replaced, delete {place}; it is made again."
         )
+    # Writing, renaming or copying a file sets its change time, which nothing can set back.
+    if path.stat().st_ctime_ns <= place.stat().st_mtime_ns:
+        return index
+    if files.file_fingerprint(path) != index.sha256:
+        logging.info("%s is not the file that its index was made from.", path)
+        return _made_index(path, place)
+    _write_index(place, index)
     return index
 
 
 def _made_index(path: pathlib.Path, place: pathlib.Path) -> records.Index:
     logging.info("Reading %s once to make its index.", path)
     index = records.scan(path)
+    _write_index(place, index)
+    return index
+
+
+def _write_index(place: pathlib.Path, index: records.Index) -> None:
     try:
         records.write_index(place, index)
     except OSError as error:
-        logging.info("The index of %s is kept in memory only: %s", path, error)
-    return index
+        logging.info("%s cannot be written, the index is kept in memory only: %s", place, error)
 
 
 class _OpenFile:
@@ -192,6 +193,5 @@ class _OpenFile:
 
     def __init__(self, path: pathlib.Path):
         self.descriptor = os.open(path, os.O_RDONLY)
-
-    def __del__(self):
-        os.close(self.descriptor)
+        # At its end the process closes what is left; a thread may read until then.
+        weakref.finalize(self, os.close, self.descriptor).atexit = False

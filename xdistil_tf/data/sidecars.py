@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import math
 import os
@@ -271,17 +272,28 @@ def _open(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, RowShape, str]:
         with np.load(index_path, allow_pickle=False) as index:
             ids, offsets = index["ids"], index["offsets"]
             row = RowShape(str(index["kind"]), tuple(index["shape"].tolist()))
-            precision = str(index["precision"])
+            precision, sha256 = str(index["precision"]), str(index["sha256"])
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{index_path} is damaged ({error}). Make the cache again.") from error
     size = data_path.stat().st_size
     expected = int(offsets[-1]) * PRECISIONS[precision].itemsize
     if size != expected:
         raise ValueError(
-            f"{data_path} is damaged: expected {expected} bytes, found {size}. Make the cache "
-            "again."
+            f"{data_path} is damaged: expected {expected} bytes, found {size}. Delete it with its "
+            ".index and make the cache again: only these rows are computed."
+        )
+    if _content(data_path, data_path.stat().st_mtime_ns) != sha256:
+        raise ValueError(
+            f"{data_path} is damaged: its content is not what was written. Delete it with its "
+            ".index and make the cache again: only these rows are computed."
         )
     return ids, offsets, row, precision
+
+
+@functools.cache
+def _content(path: pathlib.Path, changed: int) -> str:
+    """SHA-256 of a file, computed once a process while it is not `changed`."""
+    return files.file_fingerprint(path)
 
 
 def _shown(name: bytes) -> str:

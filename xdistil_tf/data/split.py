@@ -12,6 +12,8 @@ import hashlib
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from absl import logging
+
 from xdistil_tf.data.readers import Example, TaskData
 
 TRAINING_SPLITS = ("train", "heldout", "transfer")
@@ -93,6 +95,11 @@ def split_task(
     if labels_per_class is not None:
         labelled = _draw(labelled, data, labels_per_class, seed)
     heldout, train = _hold_out(labelled, heldout_fraction, heldout_rows)
+    if 3 * len(heldout) > len(labelled):
+        logging.info(
+            "%d of %d labelled texts are held out and do not train (--heldout_rows=%d).",
+            len(heldout), len(labelled), heldout_rows,
+        )  # fmt: skip
     source = train_texts if transfer is None else transfer
     if transfer is not None and not allow_transductive:
         _refuse_transductive(transfer, reported)

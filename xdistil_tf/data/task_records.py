@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import logging
 
-from xdistil_tf import files
+from xdistil_tf import files, versions
 from xdistil_tf.data import features, readers, records, split
 from xdistil_tf.data.glue import SPLIT_FILES
 from xdistil_tf.data.layouts import USUAL_COLUMNS, Columns
@@ -89,6 +89,7 @@ def create_task_records(
     output_dir: str | pathlib.Path,
     transfer_file: str | Sequence[str] | None = None,
     options: Options = DEFAULT_OPTIONS,
+    replace: bool = True,
 ) -> TaskInfo:
     """Reads a task folder and writes its records folder, unless that stands there already.
 
@@ -96,9 +97,20 @@ def create_task_records(
     read_task -> read_transfer -> split_task -> write_task_records
     ```
 
+    Args:
+      task_dir, task: As `read_task` takes them.
+      tokenizer: Of teacher and student.
+      output_dir: The records folder.
+      transfer_file: As `read_transfer` takes it; None: the texts of train.
+      options: What else decides the records.
+      replace: Whether records of other inputs that stand there give way; else they are refused,
+        unless dev and test files alone differ.
+
     Raises:
-      FileNotFoundError, ValueError: As the functions named above.
+      FileNotFoundError, ValueError: As the functions named above; if two files would give equal
+        ids; if `replace` forbids.
     """
+    _check_ids(pathlib.Path(task_dir), transfer_file)
     inputs = {
         "task": task.lower(),
         "files": _input_fingerprints(task_dir, transfer_file),
@@ -110,6 +122,8 @@ def create_task_records(
     if info:
         logging.info("%s is up to date.", output_dir)
         return info
+    if not replace:
+        _refuse_other_inputs(output_dir, inputs)
     columns, bad = options.columns, options.max_bad_rows
     data = readers.read_task(task_dir, task, columns, bad, options.languages)
     transfer = None
@@ -153,18 +167,10 @@ def write_task_records(
         return info
     folder = pathlib.Path(output_dir)
     _cleared(folder)
-    written = {}
-    for name, examples in splits.named().items():
-        truncation = features.Truncation()
-        stream = features.featurise(
-            examples, tokenizer, data.task_type, data.labels, max_seq_length, truncation
-        )
-        one = records.write_records(folder, name, stream, len(examples), num_shards)
-        written[name] = {**dataclasses.asdict(one), "truncated": truncation.count}
-        logging.info(
-            "%s: %d records, %.1f tokens on average, %d truncated to %d.",
-            name, one.records, one.length_mean, truncation.count, max_seq_length,
-        )  # fmt: skip
+    written = {
+        name: _write_split(folder, name, examples, data, tokenizer, max_seq_length, num_shards)
+        for name, examples in splits.named().items()
+    }
     tokenizer.save(folder / "tokenizer")
     _write_dropped(folder, splits, data)
     content = {
@@ -191,6 +197,7 @@ def write_task_records(
     content["fingerprint"] = files.fingerprint(
         {key: value for key, value in content.items() if key not in ("inputs", "dropped")}
     )
+    content["versions"] = versions.environment()
     files.write_json(folder / "task.json", content)
     (folder / _UNFINISHED).unlink()
     return load_task_info(folder)
@@ -246,6 +253,48 @@ def _input_fingerprints(
     return {name: files.file_fingerprint(path) for name, path in named.items()}
 
 
+def _check_ids(folder: pathlib.Path, transfer_file: str | Sequence[str] | None) -> None:
+    """Ids are `<file stem>:<row>`: no transfer file may give those of another file."""
+    groups = readers.task_files(folder).values()
+    taken = {path.stem: path for group in groups for path, _ in group}
+    for path in readers.transfer_files(transfer_file) if transfer_file else []:
+        other = taken.get(path.stem, path)
+        if not path.samefile(other):
+            raise ValueError(
+                f"The transfer file {path} is called {path.stem!r} like {other}; ids would be "
+                "ambiguous. Rename it."
+            )
+
+
+def _refuse_other_inputs(folder: str | pathlib.Path, inputs: Mapping[str, Any]) -> None:
+    """Refuses to replace records with those of other texts, another tokenizer or other options."""
+    if not (pathlib.Path(folder) / "task.json").is_file():
+        return
+    earlier, wanted = _training_inputs(load_task_info(folder).inputs), _training_inputs(inputs)
+    differing = sorted(
+        name for name in {*earlier, *wanted} if earlier.get(name) != wanted.get(name)
+    )
+    if differing:
+        raise ValueError(
+            f"The records in {folder} were made of other inputs ({', '.join(differing)} differ), "
+            "and what was trained on them stands beside them. Choose another folder, or remove it."
+        )
+
+
+def _training_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs by name, options one by one, without the files that are only reported on."""
+    texts = {
+        name: fingerprint
+        for name, fingerprint in inputs["files"].items()
+        if not name.startswith(("dev", "test"))
+    }
+    plain = {name: value for name, value in inputs.items() if name not in ("files", "options")}
+    # As JSON gives them back: tuples are lists there.
+    return {
+        name: files.fingerprint(one) for name, one in (plain | inputs["options"] | texts).items()
+    }
+
+
 def _cleared(folder: pathlib.Path) -> None:
     """Removes an earlier writing, finished or not; refuses shards of others."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -262,6 +311,32 @@ def _cleared(folder: pathlib.Path) -> None:
         path.unlink()
     if ours:
         shutil.rmtree(folder / "tokenizer", ignore_errors=True)
+
+
+def _write_split(
+    folder: pathlib.Path,
+    name: str,
+    examples: Sequence[readers.Example],
+    data: TaskData,
+    tokenizer: Tokenizer,
+    max_seq_length: int,
+    num_shards: int,
+) -> dict[str, Any]:
+    """Writes the shards of a split; returns what `task.json` says of it."""
+    truncation = features.Truncation()
+    stream = features.featurise(
+        examples, tokenizer, data.task_type, data.labels, max_seq_length, truncation
+    )
+    written = records.write_records(folder, name, stream, len(examples), num_shards)
+    logging.info(
+        "%s: %d records, %.1f tokens on average, %d truncated to %d.",
+        name, written.records, written.length_mean, truncation.count, max_seq_length,
+    )  # fmt: skip
+    return {
+        **dataclasses.asdict(written),
+        "truncated": truncation.count,
+        "labelled": sum(example.label is not None for example in examples),
+    }
 
 
 def _write_dropped(folder: pathlib.Path, splits: Splits, data: TaskData) -> None:

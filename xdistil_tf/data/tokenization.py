@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tokenizers
+from absl import logging
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from xdistil_tf import files
@@ -293,7 +294,9 @@ def _from_vocabulary(
         raise ValueError(f"{path}: expected a vocabulary in UTF-8. Received: {error}.") from error
     if lines and not lines[-1]:
         lines.pop()
-    vocabulary = {line.rstrip("\r"): token_id for token_id, line in enumerate(lines)}
+    pieces = [line.rstrip("\r") for line in lines]
+    vocabulary = {piece: token_id for token_id, piece in enumerate(pieces)}
+    _warn_of_duplicates(path, pieces, vocabulary)
     if do_lower_case is None:
         do_lower_case = config.get("do_lower_case")
     if do_lower_case is None:
@@ -322,6 +325,20 @@ def _from_vocabulary(
     )
     backend.add_special_tokens([name for name in names.values() if name in vocabulary])
     return Tokenizer(backend, names, config)
+
+
+def _warn_of_duplicates(
+    path: pathlib.Path, pieces: Sequence[str], vocabulary: Mapping[str, int]
+) -> None:
+    """Of a piece that stands twice the last id is used, as everywhere; empty lines are holes."""
+    unused = [i for i, piece in enumerate(pieces) if piece and vocabulary[piece] != i]
+    if unused:
+        piece = pieces[unused[0]]
+        logging.warning(
+            "%s line %d: the piece %r stands again in line %d, and only that id is used; "
+            "%d such lines in all.",
+            path, unused[0] + 1, piece, vocabulary[piece] + 1, len(unused),
+        )  # fmt: skip
 
 
 def _infer_lower_case(vocabulary: Mapping[str, int], path: pathlib.Path) -> bool:

@@ -23,12 +23,8 @@ def export_model_folder(
       FileNotFoundError: If there is no model.
       ValueError: If the folder has no labels, or the export is not equal to the model.
     """
+    labels = trained_labels(model_dir)
     folder = folders.find(model_dir)
-    labels = folders.read_labels(folder)
-    if labels is None:
-        raise ValueError(
-            f"{folder} has no labels.json. Expected a model that was trained here on a task."
-        )
     return export_saved_model(
         folders.load_model(folder),
         load_tokenizer(folder),
@@ -38,3 +34,20 @@ def export_model_folder(
         parity_texts=parity_texts,
         signatures=signatures,
     )
+
+
+def trained_labels(model_dir: str) -> folders.Labels:
+    """What the model of a model, run or distill folder answers.
+
+    Raises:
+      FileNotFoundError: If there is no model.
+      ValueError: If the folder has no labels.
+    """
+    files.require_folder(model_dir, "a model, run or distill folder")
+    folder = folders.find(model_dir)
+    labels = folders.read_labels(folder)
+    if labels is None:
+        raise ValueError(
+            f"{folder} has no labels.json. Expected a model that was trained here on a task."
+        )
+    return labels

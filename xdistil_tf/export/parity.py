@@ -22,6 +22,7 @@ import tensorflow as tf
 
 import xdistil_tf
 from xdistil_tf import files
+from xdistil_tf.data.padding import pad_batch
 
 INFO_FILE = "assets.extra/xdistil.json"
 INPUTS_FILE = "assets.extra/parity_inputs.json"
@@ -48,6 +49,10 @@ class ExportedModel:
     """
 
     def __init__(self, path: str | pathlib.Path):
+        if not (pathlib.Path(path) / INFO_FILE).is_file():
+            raise FileNotFoundError(
+                f"No export in {path}. Expected a folder that `export` wrote, with {INFO_FILE}."
+            )
         self.info = files.read_json(pathlib.Path(path) / INFO_FILE)
         if self.info["text_signature"]:
             import tensorflow_text  # noqa: F401  Registers the ops of the tokenizer.
@@ -119,14 +124,14 @@ def check_in_fresh_process(folder: str | pathlib.Path) -> dict[str, Any]:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     place = pathlib.Path(folder) / REPORT_FILE
     if not place.is_file():
-        last = (done.stderr.strip() or "no output").splitlines()[-1]
+        last = (done.stderr.strip() or "no output").splitlines()[-1].removeprefix("error: ")
         raise RuntimeError(
             f"The exported model could not be checked, nothing was exported. "
             f"The process ended with {done.returncode}: {last}"
         )
     report = files.read_json(place)
     if not report["passed"]:
-        raise ValueError(failure(report))
+        raise ValueError(f"{failure(report)} Nothing was exported.")
     return report
 
 
@@ -168,17 +173,9 @@ def check(folder: str | pathlib.Path) -> dict[str, Any]:
     }
 
 
-def pad(inputs: Mapping[str, Any], rows: range) -> dict[str, np.ndarray]:
+def stored_batch(inputs: Mapping[str, Any], rows: range) -> dict[str, np.ndarray]:
     """Rows of the stored ids as a batch, int32 `[B, T]`, T the longest of them."""
-    ids = [inputs["input_ids"][row] for row in rows]
-    width = max((len(row) for row in ids), default=2)
-    batch = {key: np.zeros([len(ids), width], np.int32) for key in _FEATURES}
-    for index, row in enumerate(rows):
-        length = len(ids[index])
-        batch["input_ids"][index, :length] = ids[index]
-        batch["input_mask"][index, :length] = 1
-        batch["segment_ids"][index, :length] = inputs["segment_ids"][row]
-    return batch
+    return pad_batch(*([inputs[key][row] for row in rows] for key in ("input_ids", "segment_ids")))
 
 
 def versions() -> dict[str, str]:
@@ -190,22 +187,36 @@ def versions() -> dict[str, str]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Checks the export in `arguments[0]`, writes its `parity.json`; 0 if it passed, else 1."""
+    """Checks the export in `arguments[0]` and says the result in one line.
+
+    The first check, that of the export itself, becomes `parity.json`; later ones leave it alone.
+
+    Returns:
+      0 if it passed; 1 if not, or if there is no export; 2 without a folder.
+    """
     if len(arguments) != 1:
         sys.stderr.write("Usage: python -m xdistil_tf.export.parity EXPORTED_FOLDER\n")
         return 2
-    report = check(arguments[0])
-    files.write_json(pathlib.Path(arguments[0]) / REPORT_FILE, report)
+    try:
+        report = check(arguments[0])
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        return 1
+    place = pathlib.Path(arguments[0]) / REPORT_FILE
+    if not place.is_file():
+        files.write_json(place, report)
     if not report["passed"]:
-        sys.stderr.write(failure(report) + "\n")
-    return 0 if report["passed"] else 1
-
-
-_FEATURES = ("input_ids", "input_mask", "segment_ids")
+        sys.stderr.write(f"error: {failure(report)}\n")
+        return 1
+    sys.stdout.write(
+        f"{arguments[0]} equals the Keras model on {report['examples']} examples; "
+        f"largest difference {report['max_abs_difference']:.1e}.\n"
+    )
+    return 0
 
 
 def _all_signatures(model: ExportedModel, inputs: Mapping[str, Any], batch: range):
-    yield model.from_ids(pad(inputs, batch))
+    yield model.from_ids(stored_batch(inputs, batch))
     if model.info["text_signature"]:
         pairs = inputs["texts_b"]
         seconds = None if pairs is None else [pairs[index] for index in batch]
@@ -242,6 +253,7 @@ def _arrays(outputs: Mapping[str, tf.Tensor]) -> dict[str, np.ndarray]:
 
 
 def failure(report: Mapping[str, Any]) -> str:
+    """What a report that did not pass says, in one sentence."""
     text = (
         "The exported model differs from the Keras model: largest difference "
         f"{report['max_abs_difference']:.2e} (allowed {report['tolerance']:.0e}), "
@@ -250,8 +262,8 @@ def failure(report: Mapping[str, Any]) -> str:
     tokenizer = report["tokenizer"]
     if tokenizer and tokenizer["equal_ids"] < tokenizer["examples"]:
         different = tokenizer["examples"] - tokenizer["equal_ids"]
-        text += f", {different} of them tokenized differently; export with signatures='ids'"
-    return text + ". Nothing was exported."
+        text += f", {different} of them tokenized differently; export with --signatures=ids"
+    return text + "."
 
 
 if __name__ == "__main__":

@@ -19,27 +19,12 @@ import tf_keras
 from absl import logging
 
 from xdistil_tf import files
-from xdistil_tf.export import parity
+from xdistil_tf.export import compared_texts, parity
+from xdistil_tf.models import folders
 
 FORMAT = 1
 _SIGNATURES = ("all", "ids")
 _TASK_TYPES = ("classification", "regression", "tagging")
-
-# For callers without texts of their own: the gate never runs on nothing.
-_DEFAULT_TEXTS = (
-    "",
-    "a gripping , well - acted film .",
-    "It's 3:45 p.m.; Don't panic!",
-    "Die Straße heißt „Große Allee“, Ärger inklusive.",
-    "Le cœur déçu mais l'âme plutôt naïve",
-    "Съешь ещё этих мягких французских булок",
-    "我喜欢这部电影，非常好看。",
-    "هذا الفيلم رائع جدا",
-    "यह फ़िल्म अच्छी है",
-    "İstanbul'da güzel bir gün",
-    "www.example.org/a_b?c=d#e 100% 1,000.50 €5",
-    "word " * 300,
-)
 
 
 class Task(Protocol):
@@ -82,7 +67,8 @@ def export_saved_model(
       task: Task type, labels and whether it reads pairs.
       output_dir: New or empty folder, or one that holds this very export.
       max_seq_length: Most tokens of a row, special tokens included.
-      parity_texts: Texts, or (text, text_pair) for a pair task, kept in the export and compared.
+      parity_texts: Texts, or (text, text_pair) for a pair task, kept in the export and compared;
+        None: built-in ones.
       signatures: `all` or `ids`.
 
     Returns:
@@ -136,21 +122,12 @@ def _check_arguments(model, task: Task, max_seq_length: int, signatures: str) ->
             "Invalid `model`. Expected one that gives logits. Received: one that gives "
             f"{sorted(model.available)}; train a head first."
         )
-    limit = _longest_input(model.config)
+    limit = folders.longest_input(model.config)
     if limit is not None and max_seq_length > limit:
         raise ValueError(
             f"Invalid `max_seq_length`. Expected at most {limit}, the positions of the model. "
             f"Received: {max_seq_length}."
         )
-
-
-def _longest_input(config: Mapping[str, Any]) -> int | None:
-    positions = config.get("max_position_embeddings")
-    if positions is None:
-        return None
-    # RoBERTa's first position comes after that of padding.
-    after_padding = config.get("model_type") in ("roberta", "xlm-roberta", "camembert")
-    return positions - (config["pad_token_id"] + 1 if after_padding else 0)
 
 
 def _ids_only_reason(tokenizer, task: Task, signatures: str) -> str | None:
@@ -268,15 +245,10 @@ def _served(student, info: Mapping[str, Any]) -> Callable:
 
 def _parity_inputs(student, tokenizer, task: Task, max_seq_length: int, texts) -> dict[str, Any]:
     """Texts, their ids by the training tokenizer, and what the Keras model says of them."""
-    rows = list(texts if texts else _DEFAULT_TEXTS)
-    if task.pair:
-        rows = rows if texts else list(zip(rows, reversed(rows), strict=True))
-        if not all(isinstance(row, tuple | list) and len(row) == 2 for row in rows):
-            raise ValueError("Invalid `parity_texts`. Expected (text, text_pair) for a pair task.")
+    rows = compared_texts.built_in(task.pair) if texts is None else list(texts)
+    compared_texts.check(rows, task.pair)
     firsts = [row[0] for row in rows] if task.pair else rows
     seconds = [row[1] for row in rows] if task.pair else None
-    if not all(isinstance(text, str) for text in [*firsts, *(seconds or ())]):
-        raise ValueError("Invalid `parity_texts`. Expected strings, or pairs for a pair task.")
     encodings = tokenizer.encode_batch(firsts, seconds, max_length=max_seq_length)
     inputs = {
         "texts": firsts,
@@ -288,7 +260,8 @@ def _parity_inputs(student, tokenizer, task: Task, max_seq_length: int, texts) -
     # On the CPU, as the fresh process: reduced-precision products of a GPU are not the export's.
     with tf.device("CPU:0"):
         for start in range(0, len(firsts), parity.BATCH_SIZE):
-            features = parity.pad(inputs, range(start, min(start + parity.BATCH_SIZE, len(firsts))))
+            stop = min(start + parity.BATCH_SIZE, len(firsts))
+            features = parity.stored_batch(inputs, range(start, stop))
             scores += _keras_scores(student, task, features)
     width = len(scores[0][0]) if task.task_type == "tagging" else len(scores[0])
     expected = 1 if task.task_type == "regression" else len(task.labels)

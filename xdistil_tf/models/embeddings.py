@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from absl import logging
 
 from xdistil_tf import files
 
@@ -119,6 +120,9 @@ def read_vectors(
         if name is not None:
             matrix[row] = vectors[name]
             found[row] = True
+    logging.info(
+        "%s has vectors for %d of %d pieces; the others are drawn.", path, found.sum(), len(found)
+    )
     return matrix, found
 
 

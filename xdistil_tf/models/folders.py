@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from xdistil_tf import files
-from xdistil_tf.models import bilstm, pretrained
+from xdistil_tf.models import bilstm, encoder_config, pretrained
 
-BILSTM = "xdistil_bilstm"
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
 
 
@@ -60,7 +60,7 @@ def find_tokenizer(path: str) -> str:
     if folder.is_file():
         return path
     for candidate in (folder / "model", folder / "student" / "model", folder):
-        if any((candidate / name).is_file() for name in _TOKENIZER_FILES):
+        if has_tokenizer(candidate):
             return str(candidate)
     return path
 
@@ -79,7 +79,7 @@ def load_model(folder: files.Path, precision: str = "float32"):
 
 def save_model(model, folder: files.Path, labels: Sequence[str] | None = None) -> None:
     """Writes `config.json` and `model.safetensors` into a model folder."""
-    if model.config["model_type"] == BILSTM:
+    if is_bilstm_config(model.config):
         bilstm.save_bilstm(model, folder)
     else:
         pretrained.save_encoder(model, str(folder), labels=labels)
@@ -88,7 +88,39 @@ def save_model(model, folder: files.Path, labels: Sequence[str] | None = None) -
 def is_bilstm(folder: files.Path) -> bool:
     """Whether a model folder holds a recurrent student."""
     config = pathlib.Path(folder) / "config.json"
-    return config.is_file() and files.read_json(config).get("model_type") == BILSTM
+    return config.is_file() and files.read_json(config).get("model_type") == bilstm.MODEL_TYPE
+
+
+def read_config(folder: files.Path) -> dict[str, Any]:
+    """The complete config of a model folder of any kind."""
+    if is_bilstm(folder):
+        return bilstm.complete_config(files.read_json(pathlib.Path(folder) / "config.json"))
+    return pretrained.read_config(str(folder))
+
+
+def width(folder: files.Path) -> int:
+    """Width of the representation that a model folder of any kind gives."""
+    config = read_config(folder)
+    return config["projection_dim" if is_bilstm_config(config) else "hidden_size"]
+
+
+def is_bilstm_config(config: Mapping[str, Any]) -> bool:
+    """Whether a complete config is that of a recurrent student."""
+    return config["model_type"] == bilstm.MODEL_TYPE
+
+
+def longest_input(config: Mapping[str, Any]) -> int | None:
+    """Tokens that a model of this complete config takes; `None` where it has no positions."""
+    positions = config.get("max_position_embeddings")
+    if positions is None:
+        return None
+    after_padding = encoder_config.FAMILIES[config["model_type"]].positions_after_padding
+    return positions - (config["pad_token_id"] + 1 if after_padding else 0)
+
+
+def has_tokenizer(folder: files.Path) -> bool:
+    """Whether a model folder holds a tokenizer."""
+    return any((pathlib.Path(folder) / name).is_file() for name in _TOKENIZER_FILES)
 
 
 def write_labels(folder: files.Path, labels: Labels) -> None:
@@ -106,18 +138,30 @@ def read_labels(folder: files.Path) -> Labels | None:
 
 
 def class_names(folder: files.Path) -> tuple[str, ...] | None:
-    """The classes of a model's head, from `labels.json` or a Hugging Face config."""
+    """The classes of a model's head, from `labels.json` or a Hugging Face config.
+
+    `LABEL_0`, `LABEL_1`, ... for a head whose config names none, as `transformers` writes it for
+    two classes; `None` without a head.
+    """
     known = read_labels(folder)
     if known is not None:
         return known.labels
-    return None if is_bilstm(folder) else pretrained.read_labels(str(folder))
+    config = read_config(folder)
+    if is_bilstm_config(config) or config["head"]["num_labels"] is None:
+        return None
+    names = pretrained.read_labels(str(folder))
+    return names or tuple(f"LABEL_{i}" for i in range(config["head"]["num_labels"]))
+
+
+def in_another_order(names: Sequence[str] | None, labels: Sequence[str]) -> bool:
+    """Whether classes have the names of `labels`, permuted."""
+    return names is not None and sorted(names) == sorted(labels) and list(names) != list(labels)
 
 
 def head_kind(folder: files.Path) -> str | None:
     """What kind of head a model has: `classification`, ...; `None` for an encoder alone."""
-    if is_bilstm(folder):
-        return files.read_json(pathlib.Path(folder) / "config.json")["task_type"]
-    return pretrained.read_config(str(folder))["head"]["kind"]
+    config = read_config(folder)
+    return config["task_type"] if is_bilstm_config(config) else config["head"]["kind"]
 
 
 def reorder_classes(

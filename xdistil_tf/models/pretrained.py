@@ -6,6 +6,7 @@ an error that names it. What `save_encoder` writes, `transformers` loads with Py
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -125,16 +126,30 @@ def read_word_embeddings(path: str) -> np.ndarray:
       ValueError: If the checkpoint has none.
     """
     folder = resolve_folder(path)
-    name = "embeddings.word_embeddings.weight"
-    tensors = _plain_tensors(folder, _read_raw_config(folder))
+    name, raw = "embeddings.word_embeddings.weight", _read_raw_config(folder)
+    if raw.get("model_type", "bert") not in encoder_config.FAMILIES:
+        raise ValueError(
+            f"No word embeddings to take over in {folder!r}. Expected an encoder, one of "
+            f"{sorted(encoder_config.FAMILIES)}. Received: model_type={raw['model_type']!r}. "
+            "Set model.embedding.source to random or file."
+        )
+    tensors = _plain_tensors(folder, raw)
     if name not in tensors:
         raise ValueError(f"No word embeddings in {folder!r}. Expected a tensor {name!r}.")
     return np.array(tensors[name].read(), dtype=np.float32)
 
 
 def weights_fingerprint(folder: str) -> str:
-    """SHA-256, in hex, of the content of a folder's weight files."""
-    digest = hashlib.sha256()
+    """SHA-256, in hex, of what a folder's model computes: its weight files and its config.
+
+    Fields of the config that the model does not read do not count, nor do the names of classes.
+    """
+    raw = _read_raw_config(folder)
+    # A folder of another kind holds a complete config.
+    config = (
+        raw if raw.get("model_type", "bert") not in encoder_config.FAMILIES else read_config(folder)
+    )
+    digest = hashlib.sha256(files.fingerprint(config).encode("ascii"))
     for path in _weight_paths(folder):
         with open(path, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -164,7 +179,9 @@ def resolve_folder(path: str) -> str:
     path = os.fspath(path)
     if os.path.isdir(path):
         return path
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", path):
+    # A path that begins in a folder of this place is no name of the hub.
+    local = os.path.exists(path.split("/")[0])
+    if local or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", path):
         raise FileNotFoundError(f"No such folder: {path!r}. Expected a model folder or hub name.")
     import huggingface_hub
 
@@ -173,7 +190,7 @@ def resolve_folder(path: str) -> str:
         if not any(name.endswith(".safetensors") for name in os.listdir(folder)):
             folder = huggingface_hub.snapshot_download(path, allow_patterns=_HUB_OLD_FILES)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = " ".join(str(error).split()).split(". ")[0]
         raise FileNotFoundError(
             f"No folder {path!r} here, and no such model from the hub ({type(error).__name__}: "
             f"{reason[:200]}). Give a local model folder, or go online once."
@@ -196,7 +213,9 @@ def _assign(model, tensors, allow_missing_head: bool, folder: str) -> tuple[str,
                     f"{tensor_name} has shape {found.shape}, expected {expected}"
                 )
     used = {name for names in sources.values() for name in names}
-    extra = [name for name in tensors if name not in used and not weight_names.is_harmless(name)]
+    unread = [name for name in tensors if name not in used]
+    extra = [name for name in unread if not weight_names.is_harmless(name)]
+    _mention_unread(folder, tuple(name for name in unread if weight_names.is_harmless(name)))
     fresh = []
     if allow_missing_head:
         broken = {name.split("/")[0] for name in problems}
@@ -215,6 +234,13 @@ def _assign(model, tensors, allow_missing_head: bool, folder: str) -> tuple[str,
             value = weight_names.assemble(name, [tensors[key].read() for key in names])
             variables[name].assign(value)
     return tuple(fresh)
+
+
+@functools.cache
+def _mention_unread(folder: str, names: tuple[str, ...]) -> None:
+    """Says once a process which tensors of a folder no part of the model reads."""
+    if names:
+        logging.info("%s: left aside, nothing here reads them: %s.", folder, ", ".join(names))
 
 
 def _untied(model, tensors) -> list[str]:
