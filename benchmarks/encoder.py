@@ -148,17 +148,24 @@ def main(_) -> None:
             worker.close()
     per_sequence = forward_flop(16, 128) / 16
     comparisons = []
-    for precision, aim in (("bfloat16", 1.0), ("float32", None)):
-        mine = rates[f"ours_{precision}"]
+    # Which precision is faster depends on the processor: bfloat16 where it multiplies tiles (AMX).
+    for precisions, aim in (
+        (("bfloat16", "float32"), 1.0),
+        (("bfloat16",), 1.0),
+        (("float32",), None),
+    ):
+        title = "best precision of each" if len(precisions) > 1 else precisions[0]
         for name, other in (
-            ("PyTorch, eager attention", f"pytorch_eager_{precision}"),
-            ("PyTorch, SDPA", f"pytorch_sdpa_{precision}"),
-            ("TFBertModel", f"tfbert_{precision}"),
+            ("PyTorch, eager attention", "pytorch_eager"),
+            ("PyTorch, SDPA", "pytorch_sdpa"),
+            ("TFBertModel", "tfbert"),
         ):
+            mine, theirs = (
+                max((rates[f"{side}_{one}"] for one in precisions), key=statistics.median)
+                for side in ("ours", other)
+            )
             comparisons.append(
-                comparison(
-                    f"forward {precision} against {name}", mine, rates[other], "sequences/s", aim
-                )
+                comparison(f"forward, {title}, against {name}", mine, theirs, "sequences/s", aim)
             )
     for precision, aim in (("bfloat16", 0.8), ("float32", None)):
         reached = statistics.median(rates[f"ours_{precision}"]) * per_sequence / 1e9
@@ -168,7 +175,7 @@ def main(_) -> None:
         ):
             limit = statistics.median(rates[f"ours_{key}_{precision}"]) / 1e9
             comparisons.append(
-                comparison(f"forward {precision}, share of {name}", reached, limit, "GFLOP/s", goal)
+                comparison(f"forward, {precision}, share of {name}", reached, limit, "GFLOP/s", goal)
             )
     harness.write_results(
         harness.FLAGS.output or "encoder",

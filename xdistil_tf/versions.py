@@ -10,6 +10,8 @@ import sys
 import xdistil_tf
 
 PACKAGES = ("tensorflow", "tf-keras", "tensorflow-text", "transformers", "tokenizers", "numpy")
+# What matrix products can use; the speed of bfloat16 hangs on the last two.
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
 def environment() -> dict[str, str | int]:
@@ -23,14 +25,20 @@ def environment() -> dict[str, str | int]:
     return versions | {
         "system": platform.platform(),
         "processor": _processor(),
+        "instructions": " ".join(name for name in INSTRUCTIONS if name in _cpu("flags").split()),
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
     }
 
 
 def _processor() -> str:
+    return _cpu("model name") or platform.processor()
+
+
+def _cpu(field: str) -> str:
+    """A field of the first processor, as Linux tells it; empty elsewhere."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as handle:
-            names = [line.split(":", 1)[1].strip() for line in handle if "model name" in line]
+            found = [line.split(":", 1)[1] for line in handle if line.startswith(field)]
     except OSError:
-        names = []
-    return names[0] if names else platform.processor()
+        found = []
+    return found[0].strip() if found else ""
