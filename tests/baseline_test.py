@@ -1,5 +1,7 @@
 """The baseline has the student's updates, its time, and a learning rate of its own."""
 
+import shutil
+
 import pytest
 
 from tests.small_task import stage, student_recipe
@@ -25,7 +27,8 @@ def trainer_of(seconds, values=None):
     def train(config, folder):
         (only,) = config.stages
         train.steps.append(only.steps)
-        (folder / "01_labels_only").mkdir(parents=True)
+        # A finished run is there already when the same call comes again.
+        (folder / "01_labels_only").mkdir(parents=True, exist_ok=True)
         best = (values or {}).get(only.optimizer.learning_rate, 0.5)
         one = {"steps": only.steps, "key": "accuracy", "best": best}
         return {"seconds": round(only.steps * next(seconds), 2), "stages": [one]}
@@ -60,8 +63,8 @@ def test_the_baseline_is_trained_again_until_it_has_the_students_time(tmp_path):
     assert train.steps == [100, 221, 276]
     assert run.summary["steps"] == 276 and run.summary["seconds"] == 13.8
     assert run.summary["shorter_runs"] == [
-        {"steps": 100, "seconds": 5.0},
-        {"steps": 221, "seconds": 8.84},
+        {"steps": 100, "seconds": 5.0, "best": 0.5},
+        {"steps": 221, "seconds": 8.84, "best": 0.5},
     ]
     assert (tmp_path / "shorter_runs" / "221_steps").is_dir()
 
@@ -88,16 +91,30 @@ def test_a_killed_baseline_goes_on_with_its_longer_run(tmp_path):
     assert [one["steps"] for one in run.shorter_runs] == [100]
 
 
-def test_the_best_learning_rate_by_held_out_value_comes_first(tmp_path):
-    values = {1e-2: 0.6, 1e-3: 0.8, 1e-4: 0.7}
-    train = trainer_of(iter([0.05] + [0.1] * 4), values)
-    runs = baseline.train_baseline(CONFIG, STUDENT, tmp_path, tuple(values), train)
+VALUES = {1e-2: 0.6, 1e-3: 0.8, 1e-4: 0.7}
+
+
+def test_the_best_learning_rate_by_held_out_value_is_trained_on(tmp_path):
+    train = trainer_of(iter([0.05] * 5), VALUES)
+    runs = baseline.train_baseline(CONFIG, STUDENT, tmp_path, tuple(VALUES), train)
     assert [run.learning_rate for run in runs] == [1e-3, 1e-4, 1e-2]
     assert [run.folder.name for run in runs] == [
         "learning_rate_0.001", "learning_rate_0.0001", "learning_rate_0.01",
     ]  # fmt: skip
-    # All have the number of updates that the first of them needed.
-    assert train.steps == [100, 221, 221, 221]
+    # Compared at the student's number of updates; the best alone gets the student's time.
+    assert train.steps == [100, 100, 100, 100, 221]
+    assert runs[0].summary["seconds"] >= STUDENT["seconds"]
+
+
+def test_a_learning_rate_that_was_chosen_stays(tmp_path):
+    train = trainer_of(iter([0.05] * 5), VALUES)
+    baseline.train_baseline(CONFIG, STUDENT, tmp_path, tuple(VALUES), train)
+    shutil.rmtree(tmp_path / "learning_rate_0.001" / "01_labels_only")
+    shutil.rmtree(tmp_path / "learning_rate_0.01" / "01_labels_only")
+    again = trainer_of(iter([0.05] * 3), {1e-2: 0.9})
+    runs = baseline.train_baseline(CONFIG, STUDENT, tmp_path, (1e-2, 1e-3), again)
+    assert [run.learning_rate for run in runs] == [1e-3, 1e-2]
+    assert again.steps == [100, 221]
 
 
 def test_a_recipe_without_labels_gives_its_last_stage():

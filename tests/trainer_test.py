@@ -206,7 +206,7 @@ def test_the_end_of_a_stage_says_time_and_speed(tmp_path, monkeypatch):
     assert "examples/s" in lines[-1] and " 0 examples/s" not in lines[-1]
 
 
-def test_an_evaluation_is_logged_by_what_selects(tmp_path, monkeypatch):
+def test_an_evaluation_is_logged_by_a_few_metrics(tmp_path, monkeypatch):
     lines = []
     monkeypatch.setattr(
         summaries.logging, "info", lambda text, *values: lines.append(text % values)
@@ -214,7 +214,7 @@ def test_an_evaluation_is_logged_by_what_selects(tmp_path, monkeypatch):
     metrics = {"objective": 2.0, "accuracy": 0.5, "macro_f1": 0.25, "standard_error": 0.125}
     writer = summaries.StageSummaries(tmp_path, "logits", 9)
     with writer:
-        writer.evaluation(3, "heldout", metrics, None, "accuracy")
+        writer.evaluation(3, "heldout", metrics, None, ("accuracy", "objective", "standard_error"))
     assert lines == [
         "logits step 3: heldout objective 2, accuracy 0.5, standard_error 0.125"
     ]  # fmt: skip

@@ -16,6 +16,9 @@ from absl import logging
 
 from xdistil_tf import files, recipe
 
+Train = Callable[[recipe.Recipe, pathlib.Path], dict[str, Any]]
+
+_STEPS = "steps.json"
 # A schedule runs over all updates, so more of them mean training from the start again.
 _LONGER_RUNS = 3
 
@@ -28,8 +31,8 @@ class BaselineRun:
       folder: Its run folder.
       learning_rate: Of its only stage.
       result: Its `run.json`.
-      shorter_runs: `{"steps", "seconds"}` of the runs before it, which took less time than the
-        student.
+      shorter_runs: `{"steps", "seconds", "best"}` of the runs before it, which took less time than
+        the student.
     """
 
     folder: pathlib.Path
@@ -89,9 +92,12 @@ def train_baseline(
     student: Mapping[str, Any],
     folder: pathlib.Path,
     learning_rates: Sequence[float],
-    train: Callable[[recipe.Recipe, pathlib.Path], dict[str, Any]],
+    train: Train,
 ) -> list[BaselineRun]:
-    """Trains the baseline at each learning rate; the best by held-out value comes first.
+    """Trains the baseline; where there are several learning rates, the best one by held-out value.
+
+    Rates are compared at the student's number of updates; the best alone is then trained for at
+    least the student's time.
 
     Args:
       config: The student's recipe.
@@ -99,15 +105,38 @@ def train_baseline(
       folder: The run folder; with several learning rates each has one in it.
       learning_rates: None: that of the recipe's last stage on labels.
       train: `(recipe, folder) -> run.json`; goes on where a killed call was.
+
+    Returns:
+      The baseline, then the other rates, the best first.
     """
     steps = sum(stage["steps"] for stage in student["stages"])
-    runs = []
-    for rate in learning_rates or (None,):
-        place = folder / f"learning_rate_{rate}" if len(learning_rates) > 1 else folder
-        runs.append(_long_enough(config, rate, steps, student["seconds"], place, train))
-        # Rates are compared at one number of updates, where time allows.
-        steps = runs[-1].stage["steps"]
-    return sorted(runs, key=lambda one: one.stage["best"], reverse=True)
+    rates = learning_rates or (None,)
+    places = {
+        rate: folder / f"learning_rate_{rate}" if len(rates) > 1 else folder for rate in rates
+    }
+    # A call that was killed may have chosen already.
+    extended = [rate for rate, place in places.items() if (place / _STEPS).is_file()]
+    others = []
+    if len(rates) > 1:
+        others = [
+            _train_once(config, rate, steps, place, train)
+            for rate, place in places.items()
+            if rate not in extended
+        ]
+        others.sort(key=lambda one: one.stage["best"], reverse=True)
+    if extended:
+        (best,) = extended
+    else:
+        best = others.pop(0).learning_rate if others else None
+    best_run = _long_enough(config, best, steps, student["seconds"], places[best], train)
+    return [best_run, *others]
+
+
+def _train_once(
+    config: recipe.Recipe, rate: float | None, steps: int, folder: pathlib.Path, train: Train
+) -> BaselineRun:
+    plan = labels_only_recipe(config, steps, rate)
+    return BaselineRun(folder, plan.stages[0].optimizer.learning_rate, train(plan, folder), ())
 
 
 def _long_enough(
@@ -116,25 +145,28 @@ def _long_enough(
     steps: int,
     seconds: float,
     folder: pathlib.Path,
-    train: Callable[[recipe.Recipe, pathlib.Path], dict[str, Any]],
+    train: Train,
 ) -> BaselineRun:
     """Trains with more steps until it takes `seconds`, `_LONGER_RUNS` times at most."""
-    path = folder / "steps.json"
+    path = folder / _STEPS
     state = files.read_json(path) if path.is_file() else {"steps": steps, "shorter_runs": []}
     while True:
         steps, shorter = state["steps"], state["shorter_runs"]
-        plan = labels_only_recipe(config, steps, rate)
-        result = train(plan, folder)
-        if result["seconds"] >= seconds or len(shorter) == _LONGER_RUNS:
-            return BaselineRun(folder, plan.stages[0].optimizer.learning_rate, result, shorter)
+        run = _train_once(config, rate, steps, folder, train)
+        taken = run.result["seconds"]
+        if taken >= seconds or len(shorter) == _LONGER_RUNS:
+            return dataclasses.replace(run, shorter_runs=shorter)
         # Seconds are rounded to hundredths.
         state = {
-            "steps": int(1.1 * steps * seconds / max(result["seconds"], 0.01)) + 1,
-            "shorter_runs": [*shorter, {"steps": steps, "seconds": result["seconds"]}],
+            "steps": int(1.1 * steps * seconds / max(taken, 0.01)) + 1,
+            "shorter_runs": [
+                *shorter,
+                {"steps": steps, "seconds": taken, "best": run.stage["best"]},
+            ],
         }
         logging.info(
             "The baseline took %.0f s, the student %.0f s: again, with %d steps.",
-            result["seconds"],
+            taken,
             seconds,
             state["steps"],
         )

@@ -298,7 +298,9 @@ class Stages:
             scored,
             self._samples if scored else None,
         )
-        return Evaluator(stage.evaluate.data, scorer.measure, key, metrics.higher_is_better(key))
+        logged = ("objective", key, "standard_error", *([task.metric] if scored else []))
+        better = metrics.higher_is_better(key)
+        return Evaluator(stage.evaluate.data, scorer.measure, key, better, logged)
 
     def _samples(self, batch: Mapping[str, np.ndarray], logits: np.ndarray) -> str | None:
         """A Markdown table of the first predictions of a batch."""

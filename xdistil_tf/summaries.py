@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -61,18 +61,22 @@ class StageSummaries:
         self._scalars(step, values)
 
     def evaluation(
-        self, step: int, data: str, metrics: Mapping[str, float], samples: str | None, key: str
+        self,
+        step: int,
+        data: str,
+        metrics: Mapping[str, float],
+        samples: str | None,
+        logged: Collection[str],
     ) -> None:
         """Scalars `<data>/<metric>` and the text panel of sample predictions (Markdown).
 
-        The log line has only the objective, the metric `key` that selects, and the standard error.
+        The log line has only the metrics `logged`.
         """
         self._scalars(step, {f"{data}/{name}": value for name, value in metrics.items()})
         if samples:
             with self._writer.as_default():
                 tf.summary.text("sample predictions", samples, step=step)
-        logged = [name for name in metrics if name in ("objective", key, "standard_error")]
-        figures = ", ".join(f"{name} {metrics[name]:.4g}" for name in logged)
+        figures = ", ".join(f"{n} {value:.4g}" for n, value in metrics.items() if n in logged)
         logging.info("%s step %d: %s %s", self._title, step, data, figures)
         self._writer.flush()
 

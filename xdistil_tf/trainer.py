@@ -50,12 +50,14 @@ class Evaluator:
       measure: Gives metrics by name and sample predictions as Markdown, or `None`.
       key: The metric that chooses the best weights.
       higher_is_better: Its direction.
+      logged: Metrics that a log line tells; TensorBoard has all.
     """
 
     data: str
     measure: Callable[[], tuple[Mapping[str, float], str | None]]
     key: str
     higher_is_better: bool
+    logged: tuple[str, ...] = ("objective",)
 
     def better(self, value: float, best: float | None) -> bool:
         """Whether `value` beats `best` (anything beats `None`)."""
@@ -337,7 +339,7 @@ class _StageRun:
         began = time.perf_counter()
         metrics, samples = self._evaluator.measure()
         progress, evaluator = self._progress, self._evaluator
-        self._summaries.evaluation(self._step, evaluator.data, metrics, samples, evaluator.key)
+        self._summaries.evaluation(self._step, evaluator.data, metrics, samples, evaluator.logged)
         if self._step == 0:
             progress.initial_metrics = dict(metrics)
         value = metrics[evaluator.key]
