@@ -174,9 +174,8 @@ def main(_) -> None:
             ("a product of its own, [2048, 768] x [768, 3072]", "ffn", None),
         ):
             limit = statistics.median(rates[f"ours_{key}_{precision}"]) / 1e9
-            comparisons.append(
-                comparison(f"forward, {precision}, share of {name}", reached, limit, "GFLOP/s", goal)
-            )
+            title = f"forward, {precision}, share of {name}"
+            comparisons.append(comparison(title, reached, limit, "GFLOP/s", goal))
     harness.write_results(
         harness.FLAGS.output or "encoder",
         comparisons,

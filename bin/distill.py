@@ -41,8 +41,8 @@ def define_flags() -> None:
     flags.DEFINE_multi_float(
         "labels_only_learning_rates",
         [],
-        "Of that baseline, trained once at each (repeatable): the best by held-out value is "
-        "reported. Default: that of the last stage on labels.",
+        "Of that baseline (repeatable): compared by held-out value after the student's number of "
+        "updates; the best goes on. Default: that of the last stage on labels.",
     )
     flags.DEFINE_bool("export", True, "Write a SavedModel.")
 

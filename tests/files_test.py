@@ -92,6 +92,18 @@ def test_a_leftover_of_the_same_process_number_is_no_hindrance(tmp_path):
     assert names(tmp_path) == ["a"] and names(tmp_path / "a") == ["1.txt"]
 
 
+def test_what_stood_before_a_kill_between_two_renames_stays_until_all_is_written(tmp_path):
+    old = tmp_path / ".a.99999999.old"
+    old.mkdir()
+    with pytest.raises(KeyError), files.replaced_folder(tmp_path / "a"):
+        raise KeyError
+    assert names(tmp_path) == [old.name]
+    for _ in range(2):
+        with files.replaced_folder(tmp_path / "a"):
+            pass
+    assert names(tmp_path) == ["a"]
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_has_a_name(tmp_path, monkeypatch, number):
     path = tmp_path / "a.txt"

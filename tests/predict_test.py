@@ -2,7 +2,9 @@
 
 import dataclasses
 import io
+import os
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -115,6 +117,17 @@ def test_a_terminal_sees_progress_and_a_log_file_does_not(predictor, tmp_path, m
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     predict_file(predictor, str(path), str(tmp_path / "out.tsv"))
     assert f"{len(TEXTS)}/{len(TEXTS)}" in capsys.readouterr().err
+
+
+def test_a_pipe_is_read_once(predictor, tmp_path, monkeypatch):
+    """Counting its lines for the progress bar would leave nothing to predict."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    writer = threading.Thread(target=pipe.write_text, args=("".join(f"{t}\n" for t in TEXTS),))
+    writer.start()
+    assert predict_file(predictor, str(pipe), str(tmp_path / "out.tsv")) == len(TEXTS)
+    writer.join()
 
 
 def test_a_missing_file_and_a_missing_model_are_named(predictor, tmp_path):

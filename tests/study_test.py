@@ -53,7 +53,9 @@ def test_one_seed_has_no_deviation(first_seed):
     result = files.read_json(first_seed)
     assert result["complete"]
     assert [one["seed"] for one in result["runs"]] == [1]
-    assert result["runs"][0]["wall_seconds"] > 0
+    (run,) = result["runs"]
+    expected = run["student"]["seconds"] + run["cache"]["seconds"]
+    assert run["training_seconds"] == pytest.approx(expected, abs=0.1)
     (comparison,) = result["comparisons"]
     assert comparison["standard_error"] is None
     assert not comparison["two_standard_errors"]
@@ -99,6 +101,30 @@ def test_finished_runs_of_another_study_are_refused(definition, first_seed, tmp_
     other = definition(set=["model.dropout=0.3"])
     with pytest.raises(ValueError, match=r"another study: set is \[\].*Expected \['model"):
         study.run_study(other, tmp_path, finished_runs=first_seed)
+
+
+def test_finished_runs_of_other_recipes_are_refused(definition, first_seed, tmp_path):
+    """The study names the same file, whose content is another one now."""
+    result = files.read_json(first_seed)
+    result["recipe"]["stages"][0]["steps"] = 7
+    files.write_json(tmp_path / "earlier.json", result)
+    with pytest.raises(ValueError, match=r"other recipes: recipe\.stages.*was 7 and is now 1"):
+        study.run_study(definition(), tmp_path, finished_runs=tmp_path / "earlier.json")
+
+
+def test_training_seconds_count_all_that_was_trained():
+    content = {
+        "teacher": {"seconds": 1.0},
+        "student": {"seconds": 20.0},
+        "cache": {"seconds": 300.0},
+        "labels_only": {
+            "learning_rates": [
+                {"seconds": 4000.0, "shorter_runs": [{"seconds": 50000.0}]},
+                {"seconds": 600000.0, "shorter_runs": []},
+            ]
+        },
+    }
+    assert study._training_seconds(content) == 654321.0
 
 
 def test_tasks_with_other_labels_are_not_taken(definition, first_seed):

@@ -44,8 +44,8 @@ class Job:
       teacher_labels: The task's labels in the order of the teacher's classes.
       accept_weak_teacher: Go on with a teacher no better than a constant answer.
       labels_only: Whether the baseline is trained.
-      labels_only_learning_rates: Of the baseline, which is trained once at each: the best by
-        held-out value is reported, all are listed. None: that of the last stage on labels.
+      labels_only_learning_rates: Of the baseline, compared by held-out value after the student's
+        number of updates: the best goes on, all are listed. None: that of the last stage on labels.
       export: Whether a SavedModel is written.
     """
 

@@ -147,8 +147,10 @@ def _remove_leftovers(path: pathlib.Path) -> None:
     name = f".{path.name}"
     for other in path.parent.iterdir():
         left = other.name.startswith(name) and _LEFTOVER.fullmatch(other.name[len(name) :])
+        if not left or (left[2] == "old" and not path.exists()):
+            continue  # Killed between two renames: nothing else is left until this ends well.
         # Our own number may be that of a process before us: containers give the same ones.
-        if left and (int(left[1]) == os.getpid() or not _runs(int(left[1]))):
+        if int(left[1]) == os.getpid() or not _runs(int(left[1])):
             _remove(other)
 
 

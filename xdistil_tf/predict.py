@@ -155,7 +155,7 @@ def predict_file(
 def _lines(stack: contextlib.ExitStack, path: str) -> Iterator[str]:
     if path == "-":
         handle = sys.stdin.buffer
-    elif pathlib.Path(path).is_file():
+    elif pathlib.Path(path).exists():  # A named pipe serves, too.
         handle = stack.enter_context(open(path, "rb"))
     else:
         raise FileNotFoundError(f"There is no input file {path}. Expected one text a line.")
@@ -176,7 +176,7 @@ def _columns(count: int) -> str:
 def _bar(path: str) -> tqdm:
     """A progress bar with the time left, unless standard error is no terminal."""
     shown, lines = sys.stderr.isatty(), None
-    if shown and path != "-":
+    if shown and pathlib.Path(path).is_file():  # Counting would empty a pipe.
         with open(path, "rb") as handle:
             lines = sum(1 for _ in handle)
     return tqdm(total=lines, desc="predict", unit="text", disable=not shown)

@@ -73,9 +73,10 @@ def make_report(results: Results, exported: pathlib.Path | None) -> dict[str, An
     teacher = _model_report(results.teacher, records, task) | {"source": results.teacher_source}
     scored = {"teacher": teacher, "student": _model_report(folder / "student", records, task)}
     scored["student"] |= _training(student)
-    trained_here = folder / "teacher" / "run.json"
-    if trained_here.is_file():
-        teacher |= _training(files.read_json(trained_here))
+    # A run folder holds its model in `model/`.
+    run_of_teacher = pathlib.Path(results.teacher).parent / "run.json"
+    if run_of_teacher.is_file():
+        teacher |= _training(files.read_json(run_of_teacher))
     if results.baselines:
         scored["labels_only"] = _baseline_report(results.baselines, records, task)
     metric = task.metric

@@ -11,7 +11,6 @@ import math
 import os
 import pathlib
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ import tensorflow as tf
 import tf_keras
 from absl import logging
 
-from xdistil_tf import files, recipe, recipes, versions
+from xdistil_tf import checkpoints, files, recipe, recipes, versions
 from xdistil_tf.data.task_records import Options as RecordOptions
 from xdistil_tf.distill import Job, distill
 from xdistil_tf.interruption import Interruption
@@ -114,12 +113,11 @@ def run_study(
             else:
                 logging.info("Study %s: %s.", study.name, output / cell)
                 job = _job(study, task, seed, output / cell)
-                began = time.time()
                 content = distill(
                     job, strategy=strategy, options=options, interruption=interruption
                 )
                 content["labels_per_class"] = task.labels_per_class
-                content["wall_seconds"] = round(time.time() - began, 1)
+                content["training_seconds"] = _training_seconds(content)
                 tf_keras.backend.clear_session()
             reports[cell] = content
             result = _result(study, reports)
@@ -137,12 +135,29 @@ def _result(study: Study, reports: Mapping[str, dict[str, Any]]) -> dict[str, An
     return {
         "name": study.name,
         "study": recipe.to_plain(study),
-        "recipe": recipe.to_plain(_recipe(study, study.tasks[0], study.seeds[0])),
+        **_recipes(study),
         "complete": len(reports) == len(study.tasks) * len(study.seeds),
         "runs": list(reports.values()),
         "comparisons": [comparison for group in groups for comparison in compare(group)],
         "table": table(groups, study.seeds),
         "versions": versions.environment(),
+    }
+
+
+def _training_seconds(content: Mapping[str, Any]) -> float:
+    """What a run took, however often it was called: all trainings and the teacher's pass."""
+    trained = [content["teacher"].get("seconds", 0.0), content["student"]["seconds"]]
+    for one in content.get("labels_only", {}).get("learning_rates", []):
+        trained += [one["seconds"], *(shorter["seconds"] for shorter in one["shorter_runs"])]
+    return round(sum(trained) + (content["cache"] or {}).get("seconds", 0.0), 1)
+
+
+def _recipes(study: Study) -> dict[str, Any]:
+    """The recipes of the first run, resolved."""
+    job = _job(study, study.tasks[0], study.seeds[0], pathlib.Path())
+    return {
+        "recipe": recipe.to_plain(job.recipe),
+        "teacher_recipe": recipe.to_plain(job.teacher_recipe),
     }
 
 
@@ -158,6 +173,11 @@ def _finished_runs(study: Study, path: files.Path) -> dict[str, dict[str, Any]]:
             raise ValueError(
                 f"{path} is of another study: {field} is {received!r}. Expected {expected!r}."
             )
+    # Files that the study names may have changed as well.
+    now = _recipes(known)
+    changes = checkpoints.differences({name: earlier.get(name) for name in now}, now)
+    if changes:
+        raise ValueError(f"{path} was made with other recipes: {'; '.join(changes[:3])}.")
     # An interrupted study has the first of its runs.
     finished = dict(zip(known.cells(), earlier["runs"], strict=False))
     return {
