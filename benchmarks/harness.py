@@ -306,18 +306,12 @@ def write_results(
     Raises:
       ValueError: If a row is not one of `comparison`.
     """
-    path = pathlib.Path(path)
-    if path.suffix != ".json":
-        path = RESULTS / f"{path}.json"
+    path = _result_path(path)
     content = {
         "benchmark": path.stem,
         "comparisons": [dict(row) for row in comparisons],
         "measurements": {name: summary(values) for name, values in (measurements or {}).items()},
-        "extra": {"threads": THREADS, **(extra or {})},
-        "versions": versions.environment() | {"torch": _version("torch")},
-        "seed": seed,
-        "command": command(),
-        "wall_seconds": round(time.perf_counter() - _BEGAN, 1),
+        **_circumstances(extra, seed),
     }
     problems = schema_problems(content)
     if problems:
@@ -326,6 +320,47 @@ def write_results(
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     sys.stdout.write("\n" + table(comparisons) + f"\nThe result is in {path}.\n")
     return path
+
+
+def write_table(
+    path: str | pathlib.Path,
+    content: Mapping[str, Sequence],
+    extra: Mapping[str, Any] | None = None,
+    *,
+    seed: int = 0,
+) -> pathlib.Path:
+    """Writes a result that compares no two sides: a table of text for the documents.
+
+    Args:
+      path: A name, or a path that ends in `.json`.
+      content: `columns` and `rows`, all of one width.
+      extra: Settings and notes that belong to the result.
+      seed: Of data and weights.
+    """
+    path = _result_path(path)
+    result = {"benchmark": path.stem, "table": dict(content), **_circumstances(extra, seed)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for row in [content["columns"], *content["rows"]]:
+        sys.stdout.write(" | ".join(row) + "\n")
+    sys.stdout.write(f"The result is in {path}.\n")
+    return path
+
+
+def _result_path(path: str | pathlib.Path) -> pathlib.Path:
+    path = pathlib.Path(path)
+    return path if path.suffix == ".json" else RESULTS / f"{path}.json"
+
+
+def _circumstances(extra: Mapping[str, Any] | None, seed: int) -> dict[str, Any]:
+    """What a result was measured with."""
+    return {
+        "extra": {"threads": THREADS, **(extra or {})},
+        "versions": versions.environment() | {"torch": _version("torch")},
+        "seed": seed,
+        "command": command(),
+        "wall_seconds": round(time.perf_counter() - _BEGAN, 1),
+    }
 
 
 def command() -> str:

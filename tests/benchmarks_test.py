@@ -28,7 +28,7 @@ def _content(**changes):
     return content | changes
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "limits"])
 def test_benchmark_imports_without_pytorch(name):
     module = importlib.import_module(f"benchmarks.{name}")
     assert module.__doc__ and callable(module.main)
@@ -163,3 +163,25 @@ def test_committed_results_obey_the_schema(path):
     content = json.loads(path.read_text(encoding="utf-8"))
     assert harness.schema_problems(content) == []
     assert content["benchmark"] == path.stem
+
+
+def test_a_table_is_written_with_its_circumstances(tmp_path, capsys):
+    table = {"columns": ["part", "ms"], "rows": [["whole", "3.1"]]}
+    path = harness.write_table(tmp_path / "limits.json", table, {"repeats": 2}, seed=4)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["table"] == table and content["seed"] == 4
+    assert {"command", "versions", "wall_seconds"} <= set(content)
+    assert "whole | 3.1" in capsys.readouterr().out
+
+
+def test_products_of_a_step_are_three_times_those_of_a_forward_pass():
+    from benchmarks import encoder, limits
+
+    config = {
+        "hidden_size": encoder.WIDTH,
+        "intermediate_size": encoder.FFN,
+        "num_attention_heads": encoder.HEADS,
+        "num_hidden_layers": encoder.LAYERS,
+    }
+    found = limits.flop(limits.encoder_products(4, config))
+    assert found == 3 * encoder.forward_flop(4, limits.LENGTH)
