@@ -420,6 +420,24 @@ def test_a_study_becomes_a_table(render_tables, checkout):
     assert expected in (checkout / "README.md").read_text(encoding="utf-8")
 
 
+def test_the_differences_of_a_study_stand_below_its_table(render_tables, checkout):
+    table = {"columns": ["model", "seed 1"], "rows": [["student", "0.8000"]]}
+    row = {
+        "task": "sst-2", "difference": "student - labels_only", "per_seed": [0.02, -0.01],
+        "mean": 0.005, "standard_error": 0.015, "two_standard_errors": False,
+        "reported_split_standard_error": 0.0131, "retained": 0.975,
+    }  # fmt: skip
+    single = row | {"per_seed": [0.02], "standard_error": None}
+    content = {"table": table, "comparisons": [row, single]}
+    (checkout / "results/speed.json").write_text(json.dumps(content))
+    assert render_tables.main([f"--root={checkout}"]) == 0
+    text = (checkout / "README.md").read_text(encoding="utf-8")
+    name = "| sst-2 student - labels_only "
+    assert "\n\n| difference " in text
+    assert f"{name}| +0.0200 -0.0100 | +0.0050 | 0.0300 | no | 0.0131 | 97.5% |\n" in text
+    assert f"{name}| +0.0200 | +0.0050 |  | no | 0.0131 | 97.5% |\n" in text
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

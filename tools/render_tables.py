@@ -50,10 +50,30 @@ def _body(path: str, root: pathlib.Path) -> str:
         return f"Not measured yet: there is no `{path}`.\n"
     content = json.loads(file.read_text(encoding="utf-8"))
     if "table" in content:
-        return markdown(content["table"]["columns"], content["table"]["rows"])
+        table = markdown(content["table"]["columns"], content["table"]["rows"])
+        if content.get("comparisons"):
+            table += "\n" + markdown(*differences(content["comparisons"]))
+        return table
     if "comparisons" in content:
         return markdown(*comparisons(content["comparisons"]))
     raise ValueError(f"{path} has neither 'table' nor 'comparisons'. It has {sorted(content)}")
+
+
+def differences(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of a study's paired differences over seeds."""
+    columns = ["difference", "by seed", "mean", "2 · SD / √n", "beyond it", "SE of the split"]
+    return [*columns, "share kept"], [
+        [
+            " ".join([row["task"], row["difference"]]),
+            " ".join(f"{one:+.4f}" for one in row["per_seed"]),
+            f"{row['mean']:+.4f}",
+            None if row["standard_error"] is None else f"{2 * row['standard_error']:.4f}",
+            "yes" if row["two_standard_errors"] else "no",
+            f"{row['reported_split_standard_error']:.4f}",
+            f"{row['retained']:.1%}",
+        ]
+        for row in rows
+    ]
 
 
 def comparisons(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
