@@ -36,17 +36,24 @@ Shape = tuple[int, int, int, int]  # How often, rows, inner size, columns.
 
 
 def encoder_products(batch: int, config: dict[str, Any]) -> list[Shape]:
-    """The products of an update of an encoder with a classifier: forward, and two backward."""
+    """The products of an update of an encoder with a classifier: forward, and two backward.
+
+    Of the last block only position 0 is computed, beside the keys and values of all.
+    """
     rows, width, inner = batch * LENGTH, config["hidden_size"], config["intermediate_size"]
-    heads, blocks = config["num_attention_heads"], config["num_hidden_layers"]
-    dense = [(width, 3 * width), (width, width), (width, inner), (inner, width)]
+    heads, blocks = config["num_attention_heads"], config["num_hidden_layers"] - 1
+    ends = [(width, width), (width, inner), (inner, width)]
+    dense = [(blocks, rows, *one) for one in [(width, 3 * width), *ends]]
+    dense += [(1, rows, width, 2 * width)]
+    dense += [(1, batch, *one) for one in [(width, width), *ends]]
     shapes = []
-    for inputs, outputs in dense:
-        shapes.append((blocks, rows, inputs, outputs))
-        shapes.append((blocks, rows, outputs, inputs))
-        shapes.append((blocks, inputs, rows, outputs))
+    for times, some, inputs, outputs in dense:
+        shapes.append((times, some, inputs, outputs))
+        shapes.append((times, some, outputs, inputs))
+        shapes.append((times, inputs, some, outputs))
     # Scores and contexts: six products of a head's [T, D / H] with [T, T] or its like.
     shapes.append((6 * blocks * batch * heads, LENGTH, width // heads, LENGTH))
+    shapes.append((6 * batch * heads, 1, width // heads, LENGTH))
     return shapes
 
 
