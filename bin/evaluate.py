@@ -1,14 +1,15 @@
-"""Scores a model on a split of a task folder, or on records.
+"""Scores a model on a split of a task folder, or on records, those of pretraining included.
 
 python bin/evaluate.py --model_dir=runs/sst2 --task_dir=glue/SST-2 --task=sst-2 --split=dev \
     --output_json=metrics.json
+python bin/evaluate.py --model_dir=runs/small --teacher=runs/lm --records='records/heldout-*'
 """
 
 from __future__ import annotations
 
 from absl import flags, logging
 
-from xdistil_tf import command_line, evaluate, files
+from xdistil_tf import command_line, evaluate, evaluate_pretraining, files
 from xdistil_tf.bin import shared_flags
 
 FLAGS = flags.FLAGS
@@ -20,6 +21,7 @@ def define_flags() -> None:
     flags.DEFINE_string("model_dir", None, "Model, run or distill folder.", required=True)
     flags.DEFINE_string("split", "dev", "Split of the task folder.")
     flags.DEFINE_string("records", None, "Glob of record shards, instead of a task folder.")
+    flags.DEFINE_string("teacher", None, "Compared with the model on pretraining records.")
     flags.DEFINE_integer("batch_size", 128, "Examples of a forward pass.", lower_bound=1)
     flags.DEFINE_string("output_json", None, "Where the figures go; default: standard log only.")
 
@@ -28,22 +30,32 @@ def main(_) -> None:
     if (FLAGS.task_dir is None) == (FLAGS.records is None):
         raise ValueError("Expected exactly one of --task_dir and --records.")
     files.require_folder(FLAGS.model_dir, "a model, run or distill folder")
-    model = evaluate.EvaluatedModel(FLAGS.model_dir, FLAGS.precision, FLAGS.batch_size)
-    if FLAGS.records:
-        result = model.on_records(FLAGS.records)
-    else:
-        result = model.on_task(
-            FLAGS.task_dir,
-            FLAGS.task if FLAGS["task"].present else None,
-            FLAGS.split,
-            shared_flags.columns(),
-            FLAGS.max_bad_rows,
-        )
+    result = _scored()
     figures = ", ".join(f"{name} {value:.4f}" for name, value in result["metrics"].items())
     logging.info("%s, %d examples: %s", result["split"], result["examples"], figures)
     if FLAGS.output_json:
         files.write_json(FLAGS.output_json, result)
         logging.info("The figures are in %s.", FLAGS.output_json)
+
+
+def _scored() -> dict:
+    pretraining = FLAGS.records and evaluate_pretraining.is_pretraining(FLAGS.records)
+    if pretraining:
+        return evaluate_pretraining.evaluate_pretraining(
+            FLAGS.model_dir, FLAGS.records, FLAGS.teacher, FLAGS.precision, FLAGS.batch_size
+        )
+    if FLAGS.teacher:
+        raise ValueError("--teacher is compared on pretraining records. Expected --records of one.")
+    model = evaluate.EvaluatedModel(FLAGS.model_dir, FLAGS.precision, FLAGS.batch_size)
+    if FLAGS.records:
+        return model.on_records(FLAGS.records)
+    return model.on_task(
+        FLAGS.task_dir,
+        FLAGS.task if FLAGS["task"].present else None,
+        FLAGS.split,
+        shared_flags.columns(),
+        FLAGS.max_bad_rows,
+    )
 
 
 def run() -> None:

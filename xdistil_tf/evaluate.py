@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import pathlib
 import statistics
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from xdistil_tf import files, metrics, outputs
+from xdistil_tf import files, metrics, outputs, pretraining_scores
 from xdistil_tf.data.layouts import Columns
 from xdistil_tf.data.pipeline import Batches, data_error
 from xdistil_tf.data.readers import read_task
@@ -117,7 +118,7 @@ def predict_records(
     """
     batches = Batches(records, batch_size, shuffle=False)
     predictions = Predictions()
-    for batch in _once(batches):
+    for batch in batches_once(batches):
         logits = logits_of(batch).numpy()
         predictions.add(_arrays(batch), logits, task.task_type)
     if not predictions.ids:
@@ -128,7 +129,9 @@ def predict_records(
 
 
 class StageScorer:
-    """Measures a stage's objective and the task's metrics on data that it does not train on.
+    """Measures a stage's objective and its metrics on data that it does not train on.
+
+    Metrics are the task's, or without a task those of a masked language model, if it is one.
 
     Args:
       model: The model in training.
@@ -152,36 +155,40 @@ class StageScorer:
         self._objective = objective
         self._task = task if task is not None and "logits" in model.available else None
         self._samples = samples
-        request = dict(objective.student_request)
-        if self._task is not None:
-            request = outputs.merge_requests(request, {"logits": None})
+        spec = batches.dataset().element_spec
+        scored = {"logits": None} if self._task is not None else {}
+        if task is None:
+            scored = pretraining_scores.request(model.available, spec)
+        request = outputs.merge_requests(objective.student_request, scored)
 
         # Traced for any batch and length at once.
-        @tf.function(input_signature=[batches.dataset().element_spec])
+        @tf.function(input_signature=[spec])
         def step(batch):
             given = model(batch, training=False, request=request)
             wanted = teacher(batch, objective.teacher_request) if teacher is not None else {}
             sums = objective.numerators(batch, given, wanted), objective.denominators(batch)
-            return *sums, given.get("logits", tf.zeros([0]))
+            words = pretraining_scores.sums(batch, {key: given[key] for key in scored})
+            return *sums, words, given.get("logits", tf.zeros([0]))
 
         self._step = step
 
     def measure(self) -> tuple[dict[str, float], str | None]:
         """Metrics by name (`objective` among them) and sample predictions."""
         numerators = dict.fromkeys(self._objective.term_names, 0.0)
-        denominators = dict(numerators)
+        denominators, words = dict(numerators), collections.defaultdict(float)
         predictions, samples = Predictions(), None
-        for batch in _once(self._batches):
+        for batch in batches_once(self._batches):
             *sums, logits = self._step(batch)
-            for total, part in zip((numerators, denominators), sums, strict=True):
-                for name in total:
-                    total[name] += float(part[name])
+            for total, part in zip((numerators, denominators, words), sums, strict=True):
+                for name, value in part.items():
+                    total[name] += float(value)
             if self._task is not None:
                 arrays = _arrays(batch)
                 predictions.add(arrays, logits.numpy(), self._task.task_type)
                 if samples is None and self._samples is not None:
                     samples = self._samples(arrays, logits.numpy())
         result = {"objective": self._total(numerators, denominators)}
+        result |= pretraining_scores.metrics(words)
         if predictions.ids:
             result |= predictions.metrics(self._task)
         return result, samples
@@ -321,7 +328,12 @@ def parameter_counts(model) -> dict[str, int]:
     return {"parameters": total, "parameters_without_embeddings": total - sum(tables)}
 
 
-def _once(batches: Batches) -> Iterator[Features]:
+def batches_once(batches: Batches) -> Iterator[Features]:
+    """All batches of an epoch.
+
+    Raises:
+      ValueError: If a record is damaged.
+    """
     try:
         yield from batches.dataset(0, batches.steps_per_epoch)
     except tf.errors.OpError as error:

@@ -161,11 +161,17 @@ class BiLSTMModel(Config):
 
 
 class EncoderModel(Config):
-    """A BERT-family encoder; fields left out come from `--init_checkpoint`."""
+    """A BERT-family encoder; fields left out come from `--init_checkpoint`, or the preset."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     kind: Literal["encoder"]
+    preset: Literal["2x128", "4x256", "4x312", "6x384", "6x768"] | None = pydantic.Field(
+        None, description="Layers x width; other fields override its sizes."
+    )
+    layers_from: str | tuple[int, ...] | None = pydantic.Field(
+        None, description="Layers of the teacher that are copied: a layer map's name, or numbers."
+    )
     model_type: str | None = None
     vocab_size: int | None = None
     embedding_size: int | None = None
@@ -181,6 +187,11 @@ class EncoderModel(Config):
     layer_norm_eps: float | None = None
     initializer_range: float | None = None
     pooler: str | None = None
+
+    @pydantic.field_validator("layers_from", mode="wrap")
+    @classmethod
+    def _a_name_or_layers(cls, layers: Any, parse: Callable[[Any], Any]) -> Any:
+        return _one_of(parse, layers, "uniform, top, bottom, or a list of the teacher's layers")
 
 
 class Teacher(Config):

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from xdistil_tf import cache, files, metrics, recipe, updates
+from xdistil_tf import cache, files, metrics, outputs, recipe, updates
 from xdistil_tf.bound_data import BoundData
 from xdistil_tf.checkpoints import StageFolder
 from xdistil_tf.data.pipeline import Batches, check_lengths
@@ -32,6 +32,13 @@ from xdistil_tf.teaching import Teaching
 from xdistil_tf.trainer import Evaluator, Trainer, stage_steps
 
 _EVALUATION_BATCH = 256
+_PRETRAINING_BATCH = 32  # Scores of a whole vocabulary at each masked slot take memory.
+# What a masked language model may be selected by, and the output that it is a metric of.
+_OF_MASKED_LM = {
+    "masked_lm_loss": "masked_lm_logits",
+    "masked_lm_accuracy": "masked_lm_logits",
+    "next_sentence_accuracy": "next_sentence_logits",
+}
 
 
 class Stages:
@@ -214,7 +221,7 @@ class Stages:
 
     def _objective(self, stage: recipe.Stage) -> Objective:
         self._check_splits(stage)
-        _check_metric(stage, self._bound.task)
+        _check_metric(stage, self._bound.task, self._model.available)
         for records in self._seen(stage):
             check_lengths(records, folders.longest_input(self._model.config), "the model")
         try:
@@ -289,7 +296,7 @@ class Stages:
             self._model,
             Batches(
                 records,
-                _EVALUATION_BATCH,
+                _EVALUATION_BATCH if task else _PRETRAINING_BATCH,
                 shuffle=False,
                 sidecars=self._teaching.sidecars(objective, records),
             ),
@@ -299,6 +306,7 @@ class Stages:
             self._samples if scored else None,
         )
         logged = ("objective", key, "standard_error", *([task.metric] if scored else []))
+        logged += tuple(_OF_MASKED_LM) if task is None else ()
         better = metrics.higher_is_better(key)
         return Evaluator(stage.evaluate.data, scorer.measure, key, better, logged)
 
@@ -320,22 +328,22 @@ class Stages:
         return "\n".join(lines)
 
 
-def _check_metric(stage: recipe.Stage, task: TaskInfo | None) -> None:
+def _check_metric(stage: recipe.Stage, task: TaskInfo | None, available: outputs.Request) -> None:
     """A stage selects by what its data can be measured by."""
     if stage.evaluate is None:
         return
-    names = _selectable(task)
+    names = _selectable(task, available)
     if stage.evaluate.keep_best not in names:
         raise ValueError(
             f"Stage {stage.name!r} cannot select by {stage.evaluate.keep_best!r}. Expected "
-            f"evaluate.keep_best to be one of {list(names)}, which "
-            f"{'its data have' if task else 'is all that data without a task have'}."
+            f"evaluate.keep_best to be one of {list(names)}, which is what "
+            f"{'its data have' if task else 'data without a task and this model have'}."
         )
 
 
-def _selectable(task: TaskInfo | None) -> tuple[str, ...]:
+def _selectable(task: TaskInfo | None, available: outputs.Request) -> tuple[str, ...]:
     if task is None:
-        return ("objective",)
+        return ("objective", *(n for n, output in _OF_MASKED_LM.items() if output in available))
     if task.task_type == "tagging":
         return ("objective", "task", "span_f1")
     if task.task_type == "regression":

@@ -14,7 +14,7 @@ from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.records import decode_example
 from xdistil_tf.data.task_records import TaskInfo
 from xdistil_tf.data.tokenization import Tokenizer
-from xdistil_tf.models import embeddings, pretrained
+from xdistil_tf.models import embeddings, encoder_presets, pretrained
 from xdistil_tf.models.bilstm import BiLSTM
 from xdistil_tf.models.encoder import Encoder
 from xdistil_tf.trainer import assign
@@ -88,7 +88,7 @@ class Start:
             uses_records = embedding.vocabulary == "observed"
             if embedding.source == "file":
                 embedding_file = files.file_fingerprint(embedding.path)
-        return {
+        definition = {
             "model": recipe.to_plain(self._model),
             "seed": self._config.seed,
             "task_type": self._task.task_type if self._task else None,
@@ -99,6 +99,15 @@ class Start:
             "embedding_file": embedding_file,
             "observed": [one.fingerprint for one in self._observed] if uses_records else None,
         }
+        if self._task is None:  # Else the task tells the head.
+            definition["head"] = self._head(None)
+        if self._copies_layers:
+            definition["teacher"] = pretrained.weights_fingerprint(self._teacher_folder)
+        return definition
+
+    @property
+    def _copies_layers(self) -> bool:
+        return self._model.kind == "encoder" and self._model.layers_from is not None
 
     def _empty(self, result: dict[str, Any]):
         kind = BiLSTM if self._model.kind == "bilstm" else Encoder
@@ -164,9 +173,17 @@ class Start:
     def _made_encoder(self) -> Encoder:
         config, precision, seed = self._model, self._config.precision, self._config.seed
         fields = recipe.to_plain(config)
-        fields.pop("kind")
-        pooler = fields.pop("pooler", None)
-        head = self._head(pooler)
+        for name in ("kind", "preset", "layers_from"):
+            fields.pop(name, None)
+        fields = dict(encoder_presets.PRESETS.get(config.preset, {})) | fields
+        head = self._head(fields.pop("pooler", None))
+        if self._copies_layers:
+            teacher = pretrained.load_encoder(
+                self._teacher_folder, head=head, allow_missing_head=True, seed=seed
+            )
+            return encoder_presets.student_from_layers(
+                teacher, fields, config.layers_from, precision
+            )
         if self._init_checkpoint is not None:
             _check_sizes(fields, pretrained.read_config(self._init_checkpoint))
             return pretrained.load_encoder(
@@ -219,10 +236,18 @@ def _check(model, teacher_folder, init_checkpoint, task, tokenizer) -> None:
                 "--init_checkpoint is for encoders. A bilstm starts from the teacher's embeddings, "
                 "a file of vectors, or at random (model.embedding.source)."
             )
-    elif init_checkpoint is None and model.hidden_size is None:
+        return
+    if model.layers_from is not None and (teacher_folder is None or init_checkpoint is not None):
+        given = "no --teacher" if teacher_folder is None else "--init_checkpoint"
+        raise ValueError(
+            "model.layers_from copies layers of --teacher, and nothing else. Expected --teacher "
+            f"and no --init_checkpoint. Received: {given}."
+        )
+    sized = model.hidden_size or model.preset or model.layers_from or init_checkpoint
+    if not sized:
         raise ValueError(
             "The recipe gives no size for its encoder. Expected --init_checkpoint, or "
-            "model.hidden_size and its like in the recipe."
+            "model.preset, or model.hidden_size and its like in the recipe."
         )
 
 

@@ -10,7 +10,9 @@ from xdistil_tf.metrics import classification, spans
 
 METRICS = (*classification.CLASSIFICATION, *classification.REGRESSION, "span_f1")
 # What a stage may be selected by that is not a metric; smaller is better.
-_LOSSES = ("objective", "loss")
+_LOSSES = ("objective", "loss", "masked_lm_loss", "perplexity")
+# Of a masked language model; `pretraining_scores` computes them.
+_OF_MASKED_LM = ("masked_lm_accuracy", "next_sentence_accuracy")
 
 
 def compute(metric: str, labels: Sequence, predictions: Sequence) -> dict[str, float]:
@@ -50,14 +52,15 @@ def best_constant(metric: str, labels: Sequence) -> float:
 
 
 def higher_is_better(metric: str) -> bool:
-    """True for metrics, False for `objective` and `loss`.
+    """True for metrics, False for losses and `objective`.
 
     >>> higher_is_better("accuracy"), higher_is_better("objective")
     (True, False)
     """
     if metric in _LOSSES:
         return False
-    _check(metric)
+    if metric not in _OF_MASKED_LM:
+        _check(metric)
     return True
 
 
