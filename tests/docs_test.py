@@ -396,6 +396,31 @@ def checkout(tmp_path):
     return tmp_path
 
 
+def test_what_explains_the_study_of_all_labels_is_what_was_measured():
+    """The shares of the README, from the files of the commands that measured them."""
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    shares = json.loads((ROOT / "evidence/sst2_heldout_overlap.json").read_text())
+    study_of_all = json.loads((ROOT / "evidence/xtremedistil_sst2_full.json").read_text())
+    runs = study_of_all["runs"]
+
+    def kept(figures):
+        whole = sum(one["teacher"]["metrics"]["accuracy"] for one in runs)
+        return f"{100 * sum(figures) / whole:.1f} %"
+
+    after_logits = [
+        next(s["reported"] for s in one["stages"] if s["name"] == "logits.4_embedding")
+        for one in runs
+    ]
+    final = [one["student"]["metrics"]["accuracy"] for one in runs]
+    for said in (
+        f"keeps {kept(final)} of its teacher",
+        f"after the logit stages it keeps {kept(after_logits)}",
+        f"of SST-2 {100 * shares['select']['inside_train']:.1f} % stand inside a longer train text",
+        f"of dev's {100 * shares['report']['inside_train']:.1f} %",
+    ):
+        assert said in text, said
+
+
 def test_a_benchmark_becomes_a_table(render_tables, checkout):
     assert render_tables.main([f"--root={checkout}", "--check"]) == 1
     assert render_tables.main([f"--root={checkout}"]) == 0
