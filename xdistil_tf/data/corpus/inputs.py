@@ -87,13 +87,8 @@ def detect_format(path: pathlib.Path) -> str:
     Raises:
       ValueError: If there is nothing in it, or bytes of UTF-16 that are no XML.
     """
-    with opened(path) as handle:
-        head = handle.read(_HEAD)
-    encoding = next((name for mark, name in _MARKS if head.startswith(mark)), None)
-    if encoding is None:
-        encoding = {b"<\0": "utf-16-le", b"\0<": "utf-16-be"}.get(head[:2], "utf-8")
-    text = head.decode(encoding, "ignore").lstrip("\ufeff \t\r\n")
-    if not text and len(head) < _HEAD:
+    text, encoding = _beginning(path)
+    if not text:
         raise ValueError(f"{path} is empty. Expected text; remove it or leave it out.")
     if text.startswith(("<?xml", "<mediawiki", "<!--", "<!DOCTYPE")):
         return "mediawiki"
@@ -104,6 +99,23 @@ def detect_format(path: pathlib.Path) -> str:
     if text.startswith("{"):
         return "wikiextractor" if _is_extracted(text) else "jsonlines"
     return "text"
+
+
+def first_character(path: pathlib.Path) -> str:
+    """The first character of a file that is no white space."""
+    return _beginning(path)[0][:1]
+
+
+def _beginning(path: pathlib.Path) -> tuple[str, str]:
+    """The first characters of a file from the first that is no white space, and their encoding."""
+    with opened(path) as handle:
+        head = handle.read(_HEAD)
+        while head and not head.strip() and (more := handle.read(_HEAD)):
+            head = more
+    encoding = next((name for mark, name in _MARKS if head.startswith(mark)), None)
+    if encoding is None:
+        encoding = {b"<\0": "utf-16-le", b"\0<": "utf-16-be"}.get(head[:2], "utf-8")
+    return head.decode(encoding, "replace").lstrip("\ufeff \t\r\n"), encoding
 
 
 def _files_of(pattern: str) -> list[pathlib.Path]:
