@@ -54,7 +54,9 @@ class Tally:
         self.bad += other.bad
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        # `asdict` would take a Counter apart wrongly.
+        bad = [dataclasses.asdict(one) for one in self.bad]
+        return {**vars(self), "dropped": dict(self.dropped), "bad": bad}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Tally:
