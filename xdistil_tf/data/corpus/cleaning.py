@@ -14,12 +14,17 @@ _BEFORE_STOP = re.compile(r"[ \t\u00a0]+(?=[,;.!?](?:\s|$))")
 _DANGLING = re.compile(r"[,;:]+(?=\.(?:\s|$))")
 _SPACES = re.compile(r"[ \t\u00a0]+")
 _MARKER = re.compile(r"^[\s*#:;•·‣▪◦]+(?=\S)|^\s*[-–—]\s+(?=\S)")
-_SWITCH = re.compile(r"__[A-Z]{4,}__")
+_HOLLOW_QUOTES = re.compile(r"(?<!\S)(?:\"\"|“”|„“|«\s?»|「」)(?=[\s,.;:]|$) ?")
+_START = re.compile(r"^[\s,;:)）、，；：]+")
+_SWITCH = re.compile(r"__[A-Z]{3,}__")
+# Chinese wikis: "-{zh-hans:甲;zh-hant:乙}-" shows one of them, "-{甲}-" is not converted.
+_VARIANTS = re.compile(r"-\{(?:[^{}|]*\|)?([^{}]*)\}-")
 # Tags that WikiExtractor leaves, escaped; and what no parser could pair.
 _TAG = re.compile(
-    r"</?(?:ref|references|templatestyles|br|div|span|p|small|big|sub|sup|i|b|u|s|em|strong|center|"
-    r"blockquote|gallery|nowiki|poem|section|onlyinclude|includeonly|noinclude|table|tr|td|th|li|"
-    r"ul|ol|font|code|abbr|var|hr|mapframe|maplink|math|score|timeline|indicator)\b[^<>]*>",
+    r"</[a-z][a-z0-9]*\s*>|<(?:ref|references|templatestyles|br|div|span|p|small|big|sub|sup|i|b|u|s|"
+    r"em|strong|center|blockquote|gallery|nowiki|poem|section|onlyinclude|includeonly|noinclude|"
+    r"table|tr|td|th|li|ul|ol|dl|dt|dd|font|code|abbr|var|hr|mapframe|maplink|math|score|timeline|"
+    r"indicator|dynamicpagelist)\b[^<>]*>",
     re.IGNORECASE,
 )
 _BRACES = re.compile(r"\{\{[^{}]*\}\}|\{\{|\}\}|\[\[|\]\]|'{2,}")
@@ -40,11 +45,18 @@ def tidy(text: str) -> str:
 def _tidy_line(line: str) -> str:
     if _TABLE_LINE.match(line):
         return ""
-    line = _MARKER.sub("", _TAG.sub(" ", _SWITCH.sub("", line)) if "<" in line or "__" in line else line)
-    line = _BRACES.sub("", _FORMULA.sub("", line))
+    for pattern in (_SWITCH, _TAG, _FORMULA):
+        line = pattern.sub("", line)
+    line = _BRACES.sub("", _MARKER.sub("", _VARIANTS.sub(_first_variant, line)))
     before = None
     while before != line and any(one in line for one in _OPEN):  # One pair may hold another.
         before, line = line, _HOLLOW.sub("", line)
-    line = _TRAILING.sub("", _LEADING.sub("", line))
+    line = _TRAILING.sub("", _LEADING.sub("", _HOLLOW_QUOTES.sub("", line)))
     line = _BEFORE_STOP.sub("", _REPEATED.sub(r"\1", line))
-    return _SPACES.sub(" ", _DANGLING.sub("", line)).strip()
+    return _START.sub("", _SPACES.sub(" ", _DANGLING.sub("", line))).strip()
+
+
+def _first_variant(match: re.Match) -> str:
+    """What one reader sees of text that is written in several ways."""
+    first = match[1].split(";", 1)[0]
+    return first.rpartition(":")[2] if first.lstrip().startswith("zh") else match[1]

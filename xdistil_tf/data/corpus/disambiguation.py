@@ -8,7 +8,11 @@ import re
 _TEMPLATES = frozenset(
     [
         *("disambiguation", "disambig", "dab", "disamb", "disam", "geodis", "hndis", "surname"),
-        *("disambiguation page", "airport disambiguation", "letter-number combination disambiguation"),
+        *(
+            "disambiguation page",
+            "airport disambiguation",
+            "letter-number combination disambiguation",
+        ),
         *("human name disambiguation", "place name disambiguation", "school disambiguation"),
         *("mathematical disambiguation", "numberdis", "roaddis", "callsigndis", "letterdis"),
         *("begriffsklärung", "begriffsklärungshinweis bks", "homonymie", "paronymie", "patronyme"),
@@ -17,9 +21,25 @@ _TEMPLATES = frozenset(
         *("ujednoznacznienie", "rozcestník", "rozlišovacia stránka", "razločitev", "razvrstavanje"),
         *("dezambiguizare", "anlam ayrımı", "anlam ayrım", "neodnoznačnost", "неоднозначность"),
         *("многозначность", "многозначные термины", "багатозначність", "пояснение", "многозначна"),
-        *("вишезначна одредница", "шматзначнасць", "αποσαφήνιση", "פירושונים", "توضيح", "ابهام‌زدایی"),
+        *(
+            "вишезначна одредница",
+            "шматзначнасць",
+            "αποσαφήνιση",
+            "פירושונים",
+            "توضيح",
+            "ابهام‌زدایی",
+        ),
         *("बहुविकल्पी", "দ্ব্যর্থতা নিরসন", "แก้กำกวม", "trang định hướng", "định hướng", "disambig-vn"),
-        *("消歧义", "消歧義", "消歧义页", "消歧義頁", "aimai", "曖昧さ回避", "人名の曖昧さ回避", "동음이의"),
+        *(
+            "消歧义",
+            "消歧義",
+            "消歧义页",
+            "消歧義頁",
+            "aimai",
+            "曖昧さ回避",
+            "人名の曖昧さ回避",
+            "동음이의",
+        ),
         *("apartigilo", "disambiguasi", "nyahkekaburan", "desambiguació", "argipen", "homonimia"),
     ]
 ) - {"begriffsklärungshinweis bks", "surname"}
@@ -36,9 +56,11 @@ _MAY_MEAN = re.compile(
     r"\b(?:refers? to|stand for|mean)(?: (?:one of )?(?:the following|several\b[^:]{0,40}))?"
     r"|\brefers? to(?: (?:one of )?the following)?:"
     r"|\bbezeichnet|\bsteht für|\bist der (?:familien)?name|\bpeut (?:désigner|faire référence à)"
-    r"|\bpuede (?:referirse|hacer referencia) a|\bpode (?:referir-se|se referir) a|\bpuò riferirsi a"
+    r"|\bpuede (?:referirse|hacer referencia) a|\bpode (?:referir-se|se referir) a"
+    r"|\bpuò riferirsi a"
     r"|\bkan (?:verwijzen naar|betekenen|syfta på|avse)|\bmoże (?:oznaczać|odnosić się do)"
-    r"|\bможет (?:означать|относиться к)|\bможе да (?:се отнася|означава)|\bcó thể (?:là|chỉ|đề cập)"
+    r"|\bможет (?:означать|относиться к)|\bможе да (?:се отнася|означава)"
+    r"|\bcó thể (?:là|chỉ|đề cập)"
     r"|可以指|可能指|可指|は、?以下|قد (?:تشير|يشير) إلى)\s*[^:：\w]{0,3}[:：]?\s*\Z",
     re.IGNORECASE,
 )

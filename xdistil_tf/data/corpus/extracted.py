@@ -38,7 +38,9 @@ def read_blocks(path: pathlib.Path) -> Iterator[Found]:
         elif start:
             lines.append(line)
         elif line.strip():
-            yield Bad(str(path), row, f"expected <doc id=.. url=.. title=..>, received {line[:40]!r}")
+            yield Bad(
+                str(path), row, f"expected <doc id=.. url=.. title=..>, received {line[:40]!r}"
+            )
     if start:
         yield Bad(str(path), start, "expected </doc> at the end of the file, which is cut off")
 
@@ -112,7 +114,10 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[int, str | Bad]]:
                 text = line.decode("utf-8")
             except UnicodeDecodeError as error:
                 byte = line[error.start]
-                yield number, Bad(str(path), number, f"expected UTF-8, received the byte 0x{byte:02x}")
+                yield (
+                    number,
+                    Bad(str(path), number, f"expected UTF-8, received the byte 0x{byte:02x}"),
+                )
                 continue
             text = text.removesuffix("\n").removesuffix("\r")
             yield number, text.removeprefix("\ufeff") if number == 1 else text

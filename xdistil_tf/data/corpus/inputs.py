@@ -93,7 +93,9 @@ def detect_format(path: pathlib.Path) -> str:
     if text.startswith(("<?xml", "<mediawiki", "<!--", "<!DOCTYPE")):
         return "mediawiki"
     if encoding != "utf-8":
-        raise ValueError(f"{path} is in UTF-16. Expected UTF-8; convert it, with iconv for example.")
+        raise ValueError(
+            f"{path} is in UTF-16. Expected UTF-8; convert it, with iconv for example."
+        )
     if text.startswith("<doc "):
         return "wikiextractor"
     if text.startswith("{"):

@@ -144,9 +144,9 @@ def merge(
 class ShardWriter:
     """A shard that takes its place when the block ends well; an empty line parts its documents."""
 
-    def __init__(self, folder: pathlib.Path, shard: int, num_shards: int):
-        self._path = folder / f"text-{shard:05d}-of-{num_shards:05d}.txt"
-        self._replaced = files.replaced_file(self._path)
+    def __init__(self, folder: pathlib.Path, shard: int, num_shards: int, prefix: str = ""):
+        self._name = f"text-{shard:05d}-of-{num_shards:05d}.txt"
+        self._replaced = files.replaced_file(folder / f"{prefix}{self._name}")
         self._hash = hashlib.sha256()
         self._documents = self._sentences = 0
 
@@ -170,7 +170,7 @@ class ShardWriter:
     def summary(self) -> dict[str, Any]:
         """What `corpus.json` says of it."""
         return {
-            "file": self._path.name,
+            "file": self._name,
             "documents": self._documents,
             "sentences": self._sentences,
             "sha256": self._hash.hexdigest(),

@@ -144,6 +144,8 @@ class Job:
                 f"{self.folder} is no folder of its own: it holds {sorted(others)[0]}. Choose "
                 "another --output_dir, or empty it."
             )
+        # Killed while it was removed: parts without a word about what they are of.
+        shutil.rmtree(self.work, ignore_errors=True)
         files.write_json(state, {"fingerprint": self._fingerprint})
         return None
 

@@ -8,6 +8,7 @@ argument give it, all others nothing. Needs mwparserfromhell (the extra `wikiped
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator, Sequence
 
@@ -25,9 +26,15 @@ _ITEM_TAGS = frozenset(("li", "dt", "dd"))
 _DRESSED = {
     **dict.fromkeys(("lang", "langx", "transl", "transliteration", "nihongo2", "tooltip2"), "2"),
     **dict.fromkeys(("nowrap", "nobr", "nbsp text", "small", "big", "smaller", "larger"), "1"),
-    **dict.fromkeys(("abbr", "abbrlink", "tooltip", "nihongo", "nihongo3", "sic", "em", "strong"), "1"),
-    **dict.fromkeys(("quote", "blockquote", "cquote", "zitat", "citation bloc", "visible anchor"), "1"),
-    **dict.fromkeys(("lang-", "ipa-none", "no break", "unité", "formatnum", "script", "ill", "link-"), "1"),
+    **dict.fromkeys(
+        ("abbr", "abbrlink", "tooltip", "nihongo", "nihongo3", "sic", "em", "strong"), "1"
+    ),
+    **dict.fromkeys(
+        ("quote", "blockquote", "cquote", "zitat", "citation bloc", "visible anchor"), "1"
+    ),
+    **dict.fromkeys(
+        ("lang-", "ipa-none", "no break", "unité", "formatnum", "script", "ill", "link-"), "1"
+    ),
 }
 _MEASURES = frozenset(("convert", "cvt"))
 _PUNCTUATION = {"ndash": "–", "spaced ndash": " – ", "snd": " – ", "mdash": "—", "nbsp": " ",
@@ -42,14 +49,56 @@ _LISTS = frozenset(
         *("siehe auch", "weblinks", "einzelnachweise", "literatur", "quellen", "fußnoten"),
         *("voir aussi", "notes et références", "références", "liens externes", "bibliographie"),
         *("véase también", "referencias", "enlaces externos", "bibliografía", "notas"),
-        *("ver também", "referências", "ligações externas", "bibliografia", "note", "altri progetti"),
-        *("voci correlate", "collegamenti esterni", "zie ook", "externe links", "bronnen", "zobacz też"),
+        *(
+            "ver também",
+            "referências",
+            "ligações externas",
+            "bibliografia",
+            "note",
+            "altri progetti",
+        ),
+        *(
+            "voci correlate",
+            "collegamenti esterni",
+            "zie ook",
+            "externe links",
+            "bronnen",
+            "zobacz też",
+        ),
         *("przypisy", "linki zewnętrzne", "см. также", "примечания", "ссылки", "литература"),
         *("вижте също", "източници", "външни препратки", "бележки", "див. також", "примітки"),
         *("xem thêm", "chú thích", "tham khảo", "liên kết ngoài", "ghi chú", "đọc thêm"),
-        *("参考文献", "参见", "參見", "外部链接", "外部連結", "注释", "註釋", "参考资料", "參考資料"),
-        *("脚注", "関連項目", "外部リンク", "出典", "注釈", "같이 보기", "각주", "외부 링크", "참고 문헌"),
-        *("انظر أيضا", "انظر أيضًا", "مراجع", "المراجع", "وصلات خارجية", "ayrıca bakınız", "kaynakça"),
+        *(
+            "参考文献",
+            "参见",
+            "參見",
+            "外部链接",
+            "外部連結",
+            "注释",
+            "註釋",
+            "参考资料",
+            "參考資料",
+        ),
+        *(
+            "脚注",
+            "関連項目",
+            "外部リンク",
+            "出典",
+            "注釈",
+            "같이 보기",
+            "각주",
+            "외부 링크",
+            "참고 문헌",
+        ),
+        *(
+            "انظر أيضا",
+            "انظر أيضًا",
+            "مراجع",
+            "المراجع",
+            "وصلات خارجية",
+            "ayrıca bakınız",
+            "kaynakça",
+        ),
         *("dış bağlantılar", "इन्हें भी देखें", "सन्दर्भ", "बाहरी कड़ियाँ", "อ้างอิง", "ดูเพิ่ม"),
     ]
 )
@@ -126,7 +175,7 @@ class Page:
         if prefix and node.text is None and _INTERWIKI.fullmatch(prefix):
             return
         if node.text is None:
-            yield target.removeprefix(":").replace("_", " ")
+            yield html.unescape(target.removeprefix(":").replace("_", " "))
         else:
             yield from self._pieces(node.text)
 
@@ -135,7 +184,7 @@ class Page:
         if name in _PUNCTUATION:
             yield _PUNCTUATION[name]
         elif name in _MEASURES and node.has("1") and node.has("2"):
-            yield " ".join(str(node.get(one).value).strip() for one in ("1", "2"))
+            yield " ".join(html.unescape(str(node.get(one).value)).strip() for one in ("1", "2"))
         else:
             shown = _DRESSED.get(name) or _DRESSED.get(name.partition("-")[0] + "-")
             if shown and node.has(shown):
@@ -149,29 +198,34 @@ class Page:
         if name in _DROPPED_TAGS:
             return
         if name in _BLOCK_TAGS:
-            yield "\n"
+            yield "\n\n"  # One would be a space.
         if node.contents is not None:
             yield from self._pieces(node.contents)
         if name in _BLOCK_TAGS:
-            yield "\n"
+            yield "\n\n"  # One would be a space.
 
 
 def _prose(lines: Sequence[str]) -> Iterator[str]:
-    """Leaves out headings, sections that are lists by their heading, and items that are no prose."""
+    """Paragraphs, whose lines are joined as MediaWiki shows them, and items that are sentences.
+
+    Headings are left out, and sections that are lists by their heading.
+    """
     listed = 0  # The level of the heading that began such a section.
-    for line in lines:
+    paragraph: list[str] = []
+    for line in [*lines, ""]:
+        if line.strip() and line[0] not in _HEADING_LINE + _ITEM:
+            paragraph += [] if listed else [line.replace(_ITEM, "")]
+            continue
+        yield " ".join(paragraph)
+        paragraph = []
         if line.startswith(_HEADING_LINE):
             level, title = int(line[1]), line[2:].strip()
             if not listed or level <= listed:
                 listed = level if title in _LISTS else 0
-        elif listed:
-            continue
-        elif line.startswith(_ITEM):
+        elif line.startswith(_ITEM) and not listed:
             item = line.replace(_ITEM, "").strip()
             if _SENTENCE_END.search(item):
                 yield item
-        else:
-            yield line.replace(_ITEM, "")
 
 
 def _entity(node) -> str:
