@@ -17,8 +17,8 @@ TITLES = frozenset(
 BEFORE_NUMBERS = frozenset(
     "abb abs anm app approx art bd bl ca cap ch chap cir circa ed eds eq eqs est fig figs ff fl "
     "fol hno kap lib ms mss n nos no nr num op par para pp pt pts p ref sec sect tab tel vol vols "
-    "vv v vs § рис стр табл т тт гл ст с № jan feb febr mar apr jun jul aug sep sept oct okt nov dec "
-    "dez".split()
+    "vv v vs § рис стр табл т тт гл ст с № jan feb febr mar apr jun jul aug sep sept oct okt nov "
+    "dec dez".split()
 )
 # Inside a sentence, whatever follows.
 INSIDE = frozenset(

@@ -73,6 +73,13 @@ class _Parser:
             self._expat.Parse(data, last)
         except expat.ExpatError as error:
             raise ValueError(self._in_words(error)) from error
+        except (ValueError, LookupError) as error:
+            if str(error).startswith(self._path):  # Our own, from a handler.
+                raise
+            raise ValueError(
+                f"{self._path}: expected XML in UTF-8, UTF-16 or an encoding of one byte a letter. "
+                f"Received: {error}. Convert it to UTF-8, its declaration too."
+            ) from error
         pages, self._pages = self._pages, []
         return pages
 
