@@ -11,8 +11,10 @@ worker holds one shard while it sorts it. Needs apache-beam (the extra `beam`).
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -61,7 +63,7 @@ def prepare_with_beam(
         return finished
     for old in job.work.glob("beam-*"):
         old.unlink()
-    with beam.Pipeline(made, options=pipeline_options) as pipeline:
+    with _without_traces(), beam.Pipeline(made, options=pipeline_options) as pipeline:
         _build(beam, pipeline, job)
     tally = parts.Tally()
     for number in range(len(job.paths)):
@@ -162,6 +164,18 @@ def _is_document(one: tuple[str, tuple]) -> bool:
 
 def _is_tally(one: tuple[str, tuple]) -> bool:
     return one[0] == "tally"
+
+
+@contextlib.contextmanager
+def _without_traces() -> Iterator[None]:
+    """Beam logs the traceback of what a function raises, which is raised here as well."""
+    logger = logging.getLogger("apache_beam.runners.worker")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _beam():

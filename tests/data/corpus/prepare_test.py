@@ -155,9 +155,16 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_bytes(
 
 
 def test_an_unfinished_job_of_other_settings_is_refused(text, tmp_path):
-    Job(str(text), tmp_path / "out", Options(num_shards=4)).begin()
+    begun = Job(str(text), tmp_path / "out", Options(num_shards=4))
+    begun.begin()
+    (begun.work / "part-000000").write_bytes(b"")
     with pytest.raises(ValueError, match="was begun with other inputs or settings"):
         prepare_corpus(str(text), tmp_path / "out", Options(num_shards=3), 1)
+
+
+def test_a_job_that_got_nowhere_gives_way(text, tmp_path):
+    Job(str(text), tmp_path / "out", Options(num_shards=4)).begin()
+    assert len(prepare_corpus(str(text), tmp_path / "out", Options(num_shards=3), 1)["shards"]) == 3
 
 
 def test_parts_that_nobody_vouches_for_are_not_used(text, tmp_path):

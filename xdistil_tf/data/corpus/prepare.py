@@ -134,7 +134,7 @@ class Job:
             shutil.rmtree(self.work, ignore_errors=True)
             return finished
         state = self.work / "job.json"
-        if state.is_file():
+        if state.is_file() and any(self.work.glob("part-*")):  # Else nothing would be lost.
             self._require_same(files.read_json(state).get("fingerprint"), "was begun with")
             logging.info("Going on with what stands in %s.", self.work)
             return None
