@@ -60,13 +60,14 @@ def test_an_empty_shard_is_a_file_too(tmp_path):
 
 
 @RUNS
-def test_bad_rows_and_damage_are_told_as_without_beam(inputs, tmp_path):
+def test_bad_rows_and_damage_are_told_as_without_beam(inputs, tmp_path, caplog):
     with pytest.raises(ValueError, match="z.jsonl, row 2: expected one JSON object"):
         prepare.prepare_with_beam(inputs, tmp_path / "bad", Options(num_shards=2))
     cut = tmp_path / "cut.xml"
     cut.write_text("<mediawiki><page><title>A")
     with pytest.raises((ValueError, RuntimeError), match="cut.xml, line 1: the XML is cut off"):
         prepare.prepare_with_beam(str(cut), tmp_path / "cut", Options(num_shards=1))
+    assert "Traceback" not in caplog.text
 
 
 @RUNS

@@ -169,7 +169,7 @@ def _is_tally(one: tuple[str, tuple]) -> bool:
 @contextlib.contextmanager
 def _without_traces() -> Iterator[None]:
     """Beam logs the traceback of what a function raises, which is raised here as well."""
-    logger = logging.getLogger("apache_beam.runners.worker")
+    logger = logging.getLogger("apache_beam.runners")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:

@@ -1,6 +1,8 @@
 """Every format as documents: dumps in any encoding, WikiExtractor 2 and 3, JSON lines, text."""
 
 import bz2
+import contextlib
+import io
 import json
 
 import pytest
@@ -122,11 +124,19 @@ def test_an_encoding_that_the_parser_lacks_names_file_and_cure(tmp_path, encodin
         found(written(tmp_path, data))
 
 
-def test_pages_are_given_while_the_dump_is_read(tmp_path, monkeypatch):
+def test_pages_are_given_while_the_dump_is_read_piece_by_piece(tmp_path, monkeypatch):
     monkeypatch.setattr(mediawiki, "_CHUNK", 64)
-    path = written(tmp_path, dump(page("A", "Foo."), page("B", "Bar."))[:-30])
-    pages = mediawiki.read_pages(path)
-    assert next(pages).title == "A"  # Though its end is missing.
+    data = dump(*[page(f"P{n}", "Foo.") for n in range(1000)])
+    handle = io.BytesIO(data)
+    monkeypatch.setattr(inputs, "opened", lambda path: contextlib.nullcontext(handle))
+    assert next(mediawiki.read_pages(tmp_path)).title == "P0"
+    assert handle.tell() < 1000 < len(data)
+
+
+def test_extracted_disambiguation_is_left_out(tmp_path):
+    lines = '<doc id="1" url="u" title="Foo">\nFoo\n\nFoo may refer to:\n</doc>\n'
+    (one,) = found(written(tmp_path, lines.encode()))
+    assert convert.convert(one) == Dropped("disambiguation")
 
 
 def test_doc_blocks_lose_their_title_and_are_decoded_once(tmp_path):
