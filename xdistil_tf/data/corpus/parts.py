@@ -6,6 +6,7 @@ shard. It depends on the input and the number of shards alone.
 
 from __future__ import annotations
 
+import array
 import collections
 import dataclasses
 import hashlib
@@ -122,16 +123,19 @@ def merge(
     Returns:
       What `corpus.json` says of each.
     """
-    # The counts of one part at a time; the places of all blocks are 8 bytes a part and shard.
-    headers = [_read_header(path) for path in parts]
-    places = [header["start"] for header in headers]
+    # Three numbers of 8 bytes for each part and shard: 15 MB for a whole Wikipedia in 64 shards.
+    counts, places = array.array("Q"), array.array("Q")
+    for path in parts:
+        header = _read_header(path)
+        places.append(header["start"])
+        for count in header["shards"]:
+            counts.extend(count)
     shards = []
     for shard in range(num_shards):
-        counts = [header["shards"][shard] for header in headers]
         with ShardWriter(folder, shard, num_shards) as writer:
-            for number, (path, (size, documents, sentences)) in enumerate(
-                zip(parts, counts, strict=True)
-            ):
+            for number, path in enumerate(parts):
+                first = 3 * (number * num_shards + shard)
+                size, documents, sentences = counts[first : first + 3]
                 if size:
                     with open(path, "rb") as part:
                         part.seek(places[number])
