@@ -37,6 +37,8 @@ setuptools.setup(
     install_requires=requirements(),
     extras_require={
         "torch": ["torch"],
+        "wikipedia": ["mwparserfromhell>=0.6.6"],
+        "beam": ["apache-beam>=2.60"],
         "test": ["pytest>=8", "pytest-timeout>=2.3"],
         "dev": ["ruff>=0.8", "pre-commit>=3.7"],
     },

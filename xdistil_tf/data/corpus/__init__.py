@@ -1,0 +1,1 @@
+"""From dumps and other texts to shards of sentences, one a line."""
