@@ -13,7 +13,7 @@ OUTPUT ?= runs/quickstart$(if $(TEACHER)$(TASK_DIR),_own)
 $(VENV)/.installed: setup.py requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=68"
-	$(BIN)/python -m pip install --quiet --editable ".[test,dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[test,dev,wikipedia,beam]"
 	touch $@
 
 # The main job, on a task and a corpus that it makes itself; TEACHER=, TASK_DIR= and TASK= take real
@@ -32,7 +32,7 @@ format: $(VENV)/.installed
 
 # PyTorch is only the other side of benchmarks and the maker of test fixtures.
 $(VENV)/.bench: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet "torch==2.13.0"
+	$(BIN)/python -m pip install --quiet "torch==2.13.0" "wikiextractor==3.0.7"
 	touch $@
 
 bench-deps: $(VENV)/.bench

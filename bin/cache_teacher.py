@@ -10,6 +10,7 @@ import pathlib
 
 from absl import flags, logging
 
+import xdistil_tf.with_tensorflow  # noqa: F401 - quiet, before all that import it
 from xdistil_tf import command_line, preflight, teacher_pass, teaching
 from xdistil_tf.bin import shared_flags
 from xdistil_tf.cache import check_tsv, verify, write_cache, write_tsv

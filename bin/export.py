@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from absl import flags, logging
 
+import xdistil_tf.with_tensorflow  # noqa: F401 - quiet, before all that import it
 from xdistil_tf import command_line
 from xdistil_tf.export import compared_texts
 from xdistil_tf.export.model_folder import export_model_folder, trained_labels

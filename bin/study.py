@@ -9,6 +9,7 @@ import sys
 
 from absl import flags, logging
 
+import xdistil_tf.with_tensorflow  # noqa: F401 - quiet, before all that import it
 from xdistil_tf import command_line, recipe, recipes, study
 from xdistil_tf.bin import shared_flags
 from xdistil_tf.interruption import Interruption

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from absl import flags, logging
 
+import xdistil_tf.with_tensorflow  # noqa: F401 - quiet, before all that import it
 from xdistil_tf import command_line, recipe, recipes
 from xdistil_tf.bin import shared_flags
 from xdistil_tf.interruption import Interruption

@@ -19,12 +19,12 @@ BINARIES = sorted((PACKAGE.parent / "bin").glob("*.py"))
 # What a module may import is what stands on a lower level; docs/architecture.md has the table.
 # A folder stands for all of its files, which may know each other.
 PLAIN = ("files", "interruption", "outputs", "recipe", "losses", "layer_maps", "metrics")
-PLAIN += ("versions", "strategies", "recipes", "config_errors", "__init__")
+PLAIN += ("with_tensorflow", "versions", "strategies", "recipes", "config_errors", "__init__")
 LEVELS = {name: 0 for name in PLAIN} | {"recipe": 0.5}
 LEVELS |= {"terms": 1, "command_line": 1, "summaries": 1, "optimizers": 1, "checkpoints": 1}
 LEVELS |= {"stage_parts": 1, "teachers": 1, "models": 1, "data": 1}
 LEVELS |= {"objective": 1.5, "updates": 1.8, "trainer": 2}
-LEVELS |= {"pretraining_scores": 1, "evaluate_pretraining": 3.2}
+LEVELS |= {"beam": 1.5, "pretraining_scores": 1, "evaluate_pretraining": 3.2}
 LEVELS |= {"bound_data": 3, "evaluate": 3, "teacher_pass": 2.5, "cache": 3, "export": 3, "start": 3}
 LEVELS |= {"preflight": 3.1, "predict": 3.1, "teaching": 3.1, "report": 3.2}
 LEVELS |= {"stages": 3.2, "run": 3.3}

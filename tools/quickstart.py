@@ -13,6 +13,7 @@ import sys
 
 from absl import flags, logging
 
+import xdistil_tf.with_tensorflow  # noqa: F401 - quiet, before all that import it
 from xdistil_tf import command_line, recipe, recipes, report
 from xdistil_tf.data import pretraining, synthetic
 from xdistil_tf.data.task_records import Options

@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging as stdlib_logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-# Before TensorFlow is imported; what it has to say reaches the user as a Python exception.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from absl import app, flags, logging
 
-from absl import app, flags, logging  # noqa: E402
-
-
-@contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Discards what is written to file descriptor 2, by C++ code too."""
-    sys.stderr.flush()
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
-
-
-# TensorFlow greets from C++ before its log level counts.
-with _silent_stderr():
-    import tensorflow as tf
-
-from xdistil_tf import files, interruption  # noqa: E402
+from xdistil_tf import files, interruption
 
 # The exit codes of docs/interfaces.md, section 1.
 BAD_INPUT = 1
@@ -49,7 +26,6 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().addFilter(_ours_or_serious(main))
-    tf.get_logger().setLevel("ERROR")
 
     def guarded(arguments: Sequence[str]) -> int:
         if len(arguments) > 1:
