@@ -24,11 +24,6 @@ from benchmarks.harness import comparison
 from xdistil_tf.data.corpus import inputs, mediawiki
 
 _DUMP = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
-# Not the binary: what it imports beside the job is no part of either side.
-_OURS = (
-    "import sys; from xdistil_tf.data.corpus.prepare import Options, prepare_corpus; "
-    "prepare_corpus([sys.argv[1]], sys.argv[2], Options('mediawiki', num_shards=1), {processes})"
-)
 
 FLAGS = flags.FLAGS
 
@@ -64,8 +59,9 @@ def size_of(dump: str) -> tuple[int, float]:
 
 
 def ours_command(dump: str, output: str) -> list[str]:
-    code = _OURS.format(processes=harness.THREADS)
-    return [sys.executable, "-c", code, dump, output]
+    flags_of_ours = [f"--input={dump}", f"--output_dir={output}", "--num_shards=1"]
+    processes = f"--num_processes={harness.THREADS}"
+    return [sys.executable, "bin/prepare_wikipedia.py", *flags_of_ours, processes]
 
 
 def theirs_command(dump: str, output: str) -> list[str]:

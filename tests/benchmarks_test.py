@@ -28,7 +28,7 @@ def _content(**changes):
     return content | changes
 
 
-@pytest.mark.parametrize("name", [*NAMES, "limits"])
+@pytest.mark.parametrize("name", [*NAMES, "limits", "wikipedia"])
 def test_benchmark_imports_without_pytorch(name):
     module = importlib.import_module(f"benchmarks.{name}")
     assert module.__doc__ and callable(module.main)
