@@ -9,8 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from xdistil_tf import outputs
+from xdistil_tf.cache_rows import flat_answer, real_slots
 from xdistil_tf.data.pipeline import Batches
 from xdistil_tf.data.record_set import RecordSet
+from xdistil_tf.teachers import LiveTeacher
 
 Step = Callable[[Mapping[str, tf.Tensor]], Mapping]
 
@@ -21,11 +23,12 @@ class Answers:
 
     Attributes:
       numbers: int64 [B], which of the records; their ids may repeat.
-      values: Feature name -> float32 `[B, *row]`, padded.
+      values: Feature name -> float32 `[B, *row]`, padded; of words one mapping a record, with the
+        tensors of its real slots.
     """
 
     numbers: np.ndarray
-    values: Mapping[str, np.ndarray]
+    values: Mapping[str, np.ndarray | list[dict[str, np.ndarray]]]
 
 
 class Subset:
@@ -71,11 +74,23 @@ def answers(step: Step, records: RecordSet | Subset, batch_size: int) -> Iterato
     for number, batch in enumerate(batches.dataset(0, batches.steps_per_epoch)):
         values = {}
         for key, value in step(batch).items():
-            per_layer = outputs.OUTPUTS[key].per_layer
-            layers = {f"{key}/{i}": v for i, v in value.items()} if per_layer else {key: value}
-            for name, one in layers.items():
-                values[f"teacher/{name}"] = tf.cast(one, tf.float32).numpy()
+            if key == outputs.TOP_K:
+                values[f"teacher/{key}"] = _at_real_slots(value, batch)
+                continue
+            for name, one in flat_answer(key, value).items():
+                values[name] = tf.cast(one, tf.float32).numpy()
         yield Answers(batches.plan.batch(number), values)
+
+
+def _at_real_slots(
+    words: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]
+) -> list[dict[str, np.ndarray]]:
+    arrays = {name: value.numpy() for name, value in words.items()}
+    counts = real_slots(batch["masked_lm_weights"].numpy(), batch["id"].numpy())
+    return [
+        {name: value[row, :count] for name, value in arrays.items()}
+        for row, count in enumerate(counts)
+    ]
 
 
 def parse_request(
@@ -100,6 +115,48 @@ def parse_request(
         if outputs.OUTPUTS[name].per_layer:
             request[name] = _layers(name, layers, depth)
     return request
+
+
+def parse_temperatures(given: Sequence[str]) -> tuple[float, ...]:
+    """What the flag `--temperatures` asks for, rising, without 1, which is always there.
+
+    Raises:
+      ValueError: If one is no positive number.
+    """
+    try:
+        found = {float(one) for one in given}
+    except ValueError:
+        found = {0.0}
+    if not all(0 < one < float("inf") for one in found):
+        raise ValueError(
+            f"Invalid --temperatures. Expected positive numbers such as 2.0. Received: {given}."
+        )
+    return tuple(sorted(found - {1.0}))
+
+
+def check_words(
+    folder: str,
+    teacher: LiveTeacher,
+    request: outputs.Request,
+    top_k: int | None,
+    temperatures: Sequence[float],
+) -> None:
+    """Checks that a teacher has words to keep, and that flags about words mean something.
+
+    Raises:
+      ValueError: If it has no masked-LM head; or if there are such flags and no words.
+    """
+    if outputs.TOP_K not in request:
+        if top_k is not None or temperatures:
+            raise ValueError(
+                f"--top_k and --temperatures are about {outputs.TOP_K}. Expected it among "
+                f"--outputs. Received: {sorted(request)}."
+            )
+    elif outputs.TOP_K not in teacher.available:
+        raise ValueError(
+            f"The teacher {folder} has no masked-LM head, which {outputs.TOP_K} needs. Expected a "
+            "pretrained encoder with its head, or the run folder of a continued pretraining."
+        )
 
 
 def _layers(name: str, layers: Sequence[str] | None, depth: int | None) -> tuple[int, ...]:

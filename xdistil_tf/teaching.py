@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import logging
 
-from xdistil_tf import cache, files, outputs, recipe
+from xdistil_tf import cache, cache_rows, files, outputs, recipe
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import TaskInfo
 from xdistil_tf.data.tokenization import load_tokenizer
@@ -20,13 +20,23 @@ from xdistil_tf.objective import Objective
 from xdistil_tf.teachers import LiveTeacher
 
 
-def load_teacher(folder: str, layer: int, tagging: bool, precision: str = "float32") -> LiveTeacher:
+def load_teacher(
+    folder: str,
+    layer: int,
+    tagging: bool,
+    precision: str = "float32",
+    top_k: int | None = None,
+    temperatures: Sequence[float] = (),
+) -> LiveTeacher:
     """A live teacher from a model folder; says which layer its representation is.
 
     Raises:
-      FileNotFoundError, ValueError: If the folder holds no complete model, or no such layer.
+      FileNotFoundError, ValueError: If the folder holds no complete model, no such layer, or not
+        as many words.
     """
-    teacher = LiveTeacher(folders.load_model(folder, precision), layer, tagging)
+    teacher = LiveTeacher(
+        folders.load_model(folder, precision), layer, tagging, top_k, temperatures
+    )
     _log_layer(folder, teacher.layer, teacher.depth)
     return teacher
 
@@ -40,9 +50,18 @@ def cache_spec(
       folder: The teacher's model folder.
       teacher: The model of that folder.
       request: What is kept.
-      precision: `float16` or `bfloat16`, of what is kept.
+      precision: `float16` or `bfloat16`, of what is kept; `uint8` for words.
       tokenizer: Fingerprint of the records' tokenizer, for a folder that holds none.
+
+    Raises:
+      ValueError: If the precision is for words, and none are kept.
     """
+    words = outputs.TOP_K in request
+    if precision == "uint8" and not words:
+        raise ValueError(
+            f"uint8 is for {outputs.TOP_K} alone. Expected --cache_precision=float16 or bfloat16 "
+            f"for {sorted(request)}. Received: uint8."
+        )
     if folders.has_tokenizer(folder):
         tokenizer = load_tokenizer(folder).fingerprint
     return cache.CacheSpec(
@@ -54,6 +73,8 @@ def cache_spec(
         tokenizer=tokenizer,
         labels=folders.class_names(folder) or (),
         compute=teacher.precision,
+        top_k=teacher.top_k if words else None,
+        temperatures=teacher.temperatures if words else (),
     )
 
 
@@ -91,7 +112,12 @@ class Teaching:
             _log_layer(f"cache {cache_folder}", made_from["layer"], made_from["depth"])
         elif folder is not None:
             self._live = load_teacher(
-                folder, config.teacher.layer, self._task_type == "tagging", config.precision
+                folder,
+                config.teacher.layer,
+                self._task_type == "tagging",
+                config.precision,
+                config.teacher.top_k,
+                _temperatures(config),
             )
 
     @property
@@ -136,7 +162,8 @@ class Teaching:
         """
         if self._cache is not None:
             self._check_demands(objectives)
-        elif self._live is not None:
+        self._check_words(objectives)
+        if self._cache is None and self._live is not None:
             self._make_cache(objectives, folder, interruption)
         for objective, sets in objectives:
             for records in sets:
@@ -185,13 +212,22 @@ class Teaching:
         if not objective.teacher_request:
             return None
         compares_layer = "representation" in objective.teacher_request
+        words = [self._words[0]] if outputs.TOP_K in objective.teacher_request else []
         if self._cache is not None:
             made_from = self._cache.info["made_from"]
             layer = made_from["layer"] if compares_layer else None
             fields = (made_from[name] for name in ("teacher", "precision", "compute"))
-            return files.fingerprint([*fields, layer])
+            return files.fingerprint([*fields, layer, *words])
         layer = self._live.layer if compares_layer else None
-        return files.fingerprint([self._weights, "live", layer])
+        return files.fingerprint([self._weights, "live", layer, *words])
+
+    @property
+    def _words(self) -> tuple[int | None, tuple[float, ...]]:
+        """How many words a slot has, and the temperatures other than 1 that they have."""
+        if self._cache is not None:
+            made_from = self._cache.info["made_from"]
+            return made_from.get("top_k"), tuple(made_from.get("temperatures", ()))
+        return self._live.top_k, self._live.temperatures
 
     @functools.cached_property
     def _weights(self) -> str:
@@ -234,6 +270,39 @@ class Teaching:
                         f"{records.paths[0]}. Make it again with cache_teacher."
                     )
 
+    def _check_words(self, objectives: Sequence[tuple[Objective, Sequence[RecordSet]]]) -> None:
+        """Compares what the terms ask of the words with what the teacher says."""
+        terms = [
+            term
+            for objective, _ in objectives
+            for term in objective.terms
+            if outputs.TOP_K in term.teacher_request
+        ]
+        if not terms:
+            return
+        top_k, temperatures = self._words
+        asked = self._config.teacher.top_k
+        where = f"the teacher cache {self._cache.folder} holds" if self._cache else "it gives"
+        if self._cache is not None and asked not in (None, top_k):
+            raise ValueError(
+                f"The recipe says teacher.top_k={asked}, {where} {top_k} words a slot. Leave the "
+                "field out and set options.k of the term for fewer; make the cache again with "
+                f"--top_k={asked} for more."
+            )
+        for term in terms:
+            if term.top_k is not None and term.top_k > top_k:
+                cure = f"--top_k={term.top_k}" if self._cache else f"teacher.top_k={term.top_k}"
+                raise ValueError(
+                    f"Term {term.name!r} compares {term.top_k} words (options.k), {where} {top_k} "
+                    f"a slot. {'Make it again with ' if self._cache else 'Set '}{cure}."
+                )
+            if term.temperature not in (1.0, *temperatures):
+                kept = ",".join(f"{one:g}" for one in (*temperatures, term.temperature))
+                raise ValueError(
+                    f"Term {term.name!r} has the temperature {term.temperature:g}, {where} words "
+                    f"for {[1.0, *temperatures]}. Make it again with --temperatures={kept}."
+                )
+
     def _is_cached(
         self, request: outputs.Request, used: Sequence[RecordSet], folder: files.Path
     ) -> bool:
@@ -248,8 +317,8 @@ class Teaching:
     def _fits(
         self, request: outputs.Request, used: Sequence[RecordSet], folder: files.Path
     ) -> bool:
-        shapes = cache.row_shapes(self._live, request, self._task_type)
-        planned = cache.planned_bytes(shapes, used, self._config.teacher.precision)
+        rows = cache_rows.kept_rows(self._live, request, self._task_type)
+        planned = cache_rows.planned_bytes(rows, used, self._config.teacher.precision)
         place = pathlib.Path(folder).absolute()
         while not place.exists():
             place = place.parent
@@ -263,6 +332,17 @@ class Teaching:
             "cached" if fits else "live",
         )
         return fits
+
+
+def _temperatures(config: recipe.Recipe) -> tuple[float, ...]:
+    """Those other than 1 that any term softens words with."""
+    found = {
+        term.temperature
+        for stage in config.stages
+        for term in stage.objective
+        if term.loss == "top_k_cross_entropy"
+    }
+    return tuple(sorted(found - {1.0}))
 
 
 def _log_layer(teacher: str, layer: int | None, depth: int | None) -> None:
