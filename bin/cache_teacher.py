@@ -12,7 +12,7 @@ import pathlib
 
 from absl import flags, logging
 
-from xdistil_tf import command_line, preflight, teacher_pass, teaching
+from xdistil_tf import command_line, preflight, teacher_pass, teaching, word_demands
 from xdistil_tf.bin import shared_flags
 from xdistil_tf.cache import write_cache
 from xdistil_tf.cache_checks import check_tsv, verify, write_tsv
@@ -62,28 +62,20 @@ def main(_) -> None:
     if FLAGS.format == "tsv":
         check_tsv(FLAGS.outputs, source.task_type)
     check_source(source, FLAGS.outputs)
-    temperatures = teacher_pass.parse_temperatures(FLAGS.temperatures)
+    temperatures = word_demands.parse_temperatures(FLAGS.temperatures)
     folder, tokenizer = folders.find(FLAGS.teacher), source.tokenizer
     preflight.check_model(folder, "teacher", tokenizer, source.task, source.max_seq_length)
+    words = (FLAGS.top_k, temperatures)
     tagging = source.task_type == "tagging"
-    teacher = teaching.load_teacher(
-        folder, FLAGS.teacher_layer, tagging, FLAGS.precision, FLAGS.top_k, temperatures
-    )
+    teacher = teaching.load_teacher(folder, FLAGS.teacher_layer, tagging, FLAGS.precision, *words)
     request = teacher_pass.parse_request(FLAGS.outputs, FLAGS.layers, teacher.depth)
-    teacher_pass.check_words(folder, teacher, request, FLAGS.top_k, temperatures)
+    word_demands.check_flags(folder, teacher, request, *words)
     spec = teaching.cache_spec(
         folder, teacher, request, FLAGS.cache_precision, tokenizer.fingerprint
     )
     with Interruption().listening() as interruption:
-        kept = write_cache(
-            teacher,
-            spec,
-            [records],
-            FLAGS.output_dir,
-            source.task_type,
-            FLAGS.batch_size,
-            interruption,
-        )
+        place = (FLAGS.output_dir, source.task_type, FLAGS.batch_size)
+        kept = write_cache(teacher, spec, [records], *place, interruption)
     if FLAGS.verify:
         difference = verify(kept, teacher, records, FLAGS.verify)
         logging.info("Largest difference in %d recomputed records: %.3g.", FLAGS.verify, difference)

@@ -2,15 +2,14 @@
 
 plan    -> bytes a split and output, compared with the free disk
 write   -> one side-car a record shard and output; finished shards are skipped
-open    -> a `CachedTeacher` and the readers that the pipeline joins by record id
 
-What is planned is in `cache_rows.py`; `cache_checks.py` recomputes random records, and writes text.
+What is kept of a record is in `cache_rows.py`; `cache_folder.py` opens what is finished;
+`cache_checks.py` recomputes random records, and writes text.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import pathlib
 import sys
 import time
@@ -21,118 +20,21 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from xdistil_tf import checkpoints, files, outputs, teacher_pass, versions
+from xdistil_tf import checkpoints, files, teacher_pass, versions
+from xdistil_tf.cache_folder import FORMAT, CacheSpec, TeacherCache, read_info, sidecar_stem
 from xdistil_tf.cache_rows import Row, kept_rows, planned_bytes, row_precision
 from xdistil_tf.cache_rows import row_shapes as row_shapes  # Of the outputs, for rehearsals.
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.row_files import sidecar_paths
-from xdistil_tf.data.sidecars import SidecarReader, SidecarWriter
+from xdistil_tf.data.sidecars import SidecarWriter
 from xdistil_tf.data.slot_sidecars import (
     SlotRow,
-    SlotSidecarReader,
     SlotSidecarWriter,
     read_slot_index,
 )
 from xdistil_tf.interruption import Interrupted, Interruption
 from xdistil_tf.teacher_pass import Subset
-from xdistil_tf.teachers import CachedTeacher, LiveTeacher
-
-FORMAT = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class CacheSpec:
-    """What a cache is made from and holds.
-
-    Attributes:
-      request: Outputs kept.
-      layer: The hidden layer that is the representation.
-      depth: Blocks of the teacher.
-      precision: `float16` or `bfloat16`, of what is kept; `uint8` for words, float16 beside them.
-      teacher: Fingerprint of the teacher's weights.
-      tokenizer: Fingerprint of the teacher's tokenizer.
-      labels: The teacher's classes, in order.
-      compute: `float32`, `bfloat16` or `mixed_float16`, of the pass.
-      top_k: Words of `masked_lm_top_k`; `None` without.
-      temperatures: Whose log-sum-exps are kept with the words.
-    """
-
-    request: outputs.Request
-    layer: int | None
-    depth: int | None
-    precision: str
-    teacher: str
-    tokenizer: str
-    labels: tuple[str, ...] = ()
-    compute: str = "float32"
-    top_k: int | None = None
-    temperatures: tuple[float, ...] = ()
-
-    def identity(self) -> dict:
-        """As JSON; equal for equal caches."""
-        request = {k: list(v) if v is not None else None for k, v in self.request.items()}
-        content = dataclasses.asdict(self) | {"request": request, "labels": list(self.labels)}
-        words = {name: content.pop(name) for name in ("top_k", "temperatures")}
-        # Only where there are any: caches made before are still what they were.
-        return content | (words | {"temperatures": list(self.temperatures)} if self.top_k else {})
-
-
-class TeacherCache:
-    """An open cache folder.
-
-    Attributes:
-      available: The outputs it holds, as a request.
-      info: The content of `cache.json`.
-    """
-
-    def __init__(self, folder: files.Path):
-        """Opens a cache.
-
-        Raises:
-          FileNotFoundError: If there is no cache.
-          ValueError: If it is of another format or unfinished.
-        """
-        self.folder = pathlib.Path(folder)
-        path = self.folder / "cache.json"
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"No cache.json in {folder}. Make the cache with cache_teacher."
-            )
-        self.info = _read_info(path)
-        if not self.info["finished"]:
-            raise ValueError(f"{folder} is not finished. Run cache_teacher again to complete it.")
-        self.available = {
-            key: tuple(layers) if layers is not None else None
-            for key, layers in self.info["made_from"]["request"].items()
-        }
-
-    def teacher(self) -> CachedTeacher:
-        """The teacher that this cache stands for."""
-        return CachedTeacher(self.available)
-
-    def readers(
-        self, request: outputs.Request, records: RecordSet
-    ) -> dict[str, SidecarReader | SlotSidecarReader]:
-        """Feature name -> reader of the side-cars that belong to these record shards."""
-        outputs.validate_request(request, self.available, f"teacher cache {self.folder}")
-        return {
-            name: _reader_of(name)([self._stem(path, name) for path in records.paths])
-            for name in outputs.feature_names(request)
-        }
-
-    def covers(self, records: RecordSet) -> bool:
-        """Whether every shard was cached, from the same content."""
-        known = self.info["records"]
-        return all(known.get(name) == s for name, s in records.shard_fingerprints().items())
-
-    def _stem(self, shard: pathlib.Path, feature: str) -> pathlib.Path:
-        return sidecar_stem(self.folder, shard, feature)
-
-
-def sidecar_stem(folder: files.Path, shard: pathlib.Path, feature: str) -> pathlib.Path:
-    """Shard `train-00000-of-00004.tfrecord` -> `<folder>/train-00000-of-00004.hidden.4`."""
-    output = feature.removeprefix("teacher/").replace("/", ".")
-    return pathlib.Path(folder) / f"{shard.stem}.{output}"
+from xdistil_tf.teachers import LiveTeacher
 
 
 def write_cache(
@@ -204,16 +106,6 @@ def _by_stem(record_sets: Iterable[RecordSet]) -> dict[str, RecordSet]:
     return shards
 
 
-def _read_info(path: pathlib.Path) -> dict[str, Any]:
-    info = files.read_json(path)
-    if info.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} has format {info.get('format')}. Expected {FORMAT}. Remove the folder and "
-            "make the teacher cache again."
-        )
-    return info
-
-
 def _known(path: pathlib.Path, made_from: dict, shards: Mapping[str, RecordSet]) -> dict[str, Any]:
     """What `cache.json` says, with the new shards; refuses a cache of something else."""
     wanted = {
@@ -223,7 +115,7 @@ def _known(path: pathlib.Path, made_from: dict, shards: Mapping[str, RecordSet])
     }
     if not path.is_file():
         return {"format": FORMAT, "made_from": made_from, "records": wanted, "finished": False}
-    info = _read_info(path)
+    info = read_info(path)
     changes = checkpoints.differences(info["made_from"], made_from)
     changes += [
         f"records {stem} differ"
@@ -366,10 +258,6 @@ def _writer(stem: pathlib.Path, row: Row, precision: str) -> SidecarWriter | Slo
     if isinstance(row, SlotRow):
         return SlotSidecarWriter(stem, row, precision)
     return SidecarWriter(stem, row.kind, row.shape, row_precision(row, precision))
-
-
-def _reader_of(feature: str) -> type[SidecarReader] | type[SlotSidecarReader]:
-    return SlotSidecarReader if feature == f"teacher/{outputs.TOP_K}" else SidecarReader
 
 
 def _window(shapes: Mapping[str, Row], records: RecordSet, limit: int = 1 << 28) -> int:

@@ -12,7 +12,6 @@ from xdistil_tf import outputs
 from xdistil_tf.cache_rows import flat_answer, real_slots
 from xdistil_tf.data.pipeline import Batches
 from xdistil_tf.data.record_set import RecordSet
-from xdistil_tf.teachers import LiveTeacher
 
 Step = Callable[[Mapping[str, tf.Tensor]], Mapping]
 
@@ -115,48 +114,6 @@ def parse_request(
         if outputs.OUTPUTS[name].per_layer:
             request[name] = _layers(name, layers, depth)
     return request
-
-
-def parse_temperatures(given: Sequence[str]) -> tuple[float, ...]:
-    """What the flag `--temperatures` asks for, rising, without 1, which is always there.
-
-    Raises:
-      ValueError: If one is no positive number.
-    """
-    try:
-        found = {float(one) for one in given}
-    except ValueError:
-        found = {0.0}
-    if not all(0 < one < float("inf") for one in found):
-        raise ValueError(
-            f"Invalid --temperatures. Expected positive numbers such as 2.0. Received: {given}."
-        )
-    return tuple(sorted(found - {1.0}))
-
-
-def check_words(
-    folder: str,
-    teacher: LiveTeacher,
-    request: outputs.Request,
-    top_k: int | None,
-    temperatures: Sequence[float],
-) -> None:
-    """Checks that a teacher has words to keep, and that flags about words mean something.
-
-    Raises:
-      ValueError: If it has no masked-LM head; or if there are such flags and no words.
-    """
-    if outputs.TOP_K not in request:
-        if top_k is not None or temperatures:
-            raise ValueError(
-                f"--top_k and --temperatures are about {outputs.TOP_K}. Expected it among "
-                f"--outputs. Received: {sorted(request)}."
-            )
-    elif outputs.TOP_K not in teacher.available:
-        raise ValueError(
-            f"The teacher {folder} has no masked-LM head, which {outputs.TOP_K} needs. Expected a "
-            "pretrained encoder with its head, or the run folder of a continued pretraining."
-        )
 
 
 def _layers(name: str, layers: Sequence[str] | None, depth: int | None) -> tuple[int, ...]:

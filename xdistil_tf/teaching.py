@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import logging
 
-from xdistil_tf import cache, cache_rows, files, outputs, recipe
+from xdistil_tf import cache, cache_rows, files, outputs, recipe, word_demands
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import TaskInfo
 from xdistil_tf.data.tokenization import load_tokenizer
@@ -117,7 +117,7 @@ class Teaching:
                 self._task_type == "tagging",
                 config.precision,
                 config.teacher.top_k,
-                _temperatures(config),
+                word_demands.temperatures(config),
             )
 
     @property
@@ -162,8 +162,7 @@ class Teaching:
         """
         if self._cache is not None:
             self._check_demands(objectives)
-        self._check_words(objectives)
-        if self._cache is None and self._live is not None:
+        elif self._live is not None:
             self._make_cache(objectives, folder, interruption)
         for objective, sets in objectives:
             for records in sets:
@@ -196,9 +195,17 @@ class Teaching:
         )
 
     def teacher(self, objective: Objective):
-        """The callable for the trainer, or `None` where no term needs one."""
+        """The callable for the trainer, or `None` where no term needs one.
+
+        Raises:
+          ValueError: If a term asks for more words than there are, or softens them otherwise.
+        """
         if not objective.teacher_request:
             return None
+        if outputs.TOP_K in objective.teacher_request:
+            asked, cached = self._config.teacher.top_k, self._cache
+            folder = cached.folder if cached is not None and self._live is None else None
+            word_demands.check(objective, *self._words, asked, folder)
         return self._cache.teacher() if self._cache is not None else self._live
 
     def sidecars(self, objective: Objective, records: RecordSet) -> dict[str, Any]:
@@ -270,39 +277,6 @@ class Teaching:
                         f"{records.paths[0]}. Make it again with cache_teacher."
                     )
 
-    def _check_words(self, objectives: Sequence[tuple[Objective, Sequence[RecordSet]]]) -> None:
-        """Compares what the terms ask of the words with what the teacher says."""
-        terms = [
-            term
-            for objective, _ in objectives
-            for term in objective.terms
-            if outputs.TOP_K in term.teacher_request
-        ]
-        if not terms:
-            return
-        top_k, temperatures = self._words
-        asked = self._config.teacher.top_k
-        where = f"the teacher cache {self._cache.folder} holds" if self._cache else "it gives"
-        if self._cache is not None and asked not in (None, top_k):
-            raise ValueError(
-                f"The recipe says teacher.top_k={asked}, {where} {top_k} words a slot. Leave the "
-                "field out and set options.k of the term for fewer; make the cache again with "
-                f"--top_k={asked} for more."
-            )
-        for term in terms:
-            if term.top_k is not None and term.top_k > top_k:
-                cure = f"--top_k={term.top_k}" if self._cache else f"teacher.top_k={term.top_k}"
-                raise ValueError(
-                    f"Term {term.name!r} compares {term.top_k} words (options.k), {where} {top_k} "
-                    f"a slot. {'Make it again with ' if self._cache else 'Set '}{cure}."
-                )
-            if term.temperature not in (1.0, *temperatures):
-                kept = ",".join(f"{one:g}" for one in (*temperatures, term.temperature))
-                raise ValueError(
-                    f"Term {term.name!r} has the temperature {term.temperature:g}, {where} words "
-                    f"for {[1.0, *temperatures]}. Make it again with --temperatures={kept}."
-                )
-
     def _is_cached(
         self, request: outputs.Request, used: Sequence[RecordSet], folder: files.Path
     ) -> bool:
@@ -332,17 +306,6 @@ class Teaching:
             "cached" if fits else "live",
         )
         return fits
-
-
-def _temperatures(config: recipe.Recipe) -> tuple[float, ...]:
-    """Those other than 1 that any term softens words with."""
-    found = {
-        term.temperature
-        for stage in config.stages
-        for term in stage.objective
-        if term.loss == "top_k_cross_entropy"
-    }
-    return tuple(sorted(found - {1.0}))
 
 
 def _log_layer(teacher: str, layer: int | None, depth: int | None) -> None:
