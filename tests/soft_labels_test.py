@@ -238,6 +238,18 @@ def test_soft_next_sentences_train_beside_gold_words(text, kept, tmp_path):
     assert np.isfinite(losses_of(text, tmp_path, config, teacher_cache=str(kept[1].folder)))
 
 
+def test_all_words_of_a_live_teacher_train_as_its_whole_scores(text, tmp_path):
+    size = len(text.tokenizer.tokens)
+    losses = {}
+    for name, term in (
+        ("scores", {"loss": "soft_cross_entropy", "output": "masked_lm_logits"}),
+        ("words", TERM | {"options": {"k": size}}),
+    ):
+        config = student(text, term, teacher={"mode": "live", "top_k": size})
+        losses[name] = losses_of(text, tmp_path / name, config, teacher=text.teacher)
+    assert losses["words"] == pytest.approx(losses["scores"], rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("term", "fields", "message"),
     [
