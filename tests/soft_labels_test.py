@@ -16,7 +16,11 @@ from xdistil_tf.data import synthetic
 from xdistil_tf.data.pipeline import Batches
 from xdistil_tf.data.pretraining import write_pretraining_records
 from xdistil_tf.data.record_set import RecordSet
-from xdistil_tf.data.slot_sidecars import SlotSidecarReader
+from xdistil_tf.data.slot_sidecars import (
+    SlotSidecarReader,
+    SlotSidecarWriter,
+    read_slot_index,
+)
 from xdistil_tf.run import run
 
 pytest_plugins = ["tests.small_task"]
@@ -98,7 +102,11 @@ def test_cached_words_are_the_live_ones_within_the_precision(text, tmp_path, pre
                 np.testing.assert_allclose(np.exp(mine), np.exp(theirs), atol=ERRORS[precision])
             else:
                 np.testing.assert_allclose(mine, theirs, rtol=1e-2, atol=1e-3)
-    assert 0 < made.info["largest_error"] < ERRORS[precision]
+    written = [read_slot_index(path) for path in made.folder.glob(f"*.{WORDS}.bin")]
+    assert made.info["largest_error"] == max(one.largest_error for one in written)
+    assert 1e-5 < made.info["largest_error"] < ERRORS[precision]
+    beside = made.readers(BOTH, records)["teacher/next_sentence_logits"].precision
+    assert beside == ("bfloat16" if precision == "bfloat16" else "float16")
     assert cache_checks.verify(made, live, records, 1000) < ERRORS[precision] * 2
 
 
@@ -118,20 +126,27 @@ def test_planned_bytes_equal_real_bytes(text, kept):
 
 
 def test_a_killed_pass_goes_on_by_shard_to_the_same_bytes(text, kept, tmp_path, monkeypatch):
-    original, written = cache._write_shard, []
+    original, rows = SlotSidecarWriter.write, []
 
-    def write_shard(step, records, *rest):
-        if len(written) == 1:
+    def write(self, ids, values, lengths):
+        rows.extend(ids)
+        if len(rows) == whole + 3:
             raise Crash
-        original(step, records, *rest)
-        written.append(records.paths[0].stem)
+        original(self, ids, values, lengths)
 
-    monkeypatch.setattr(cache, "_write_shard", write_shard)
+    first = RecordSet(f"{text.folder}/train-00000-of-00002.tfrecord")
+    whole = len(first)
+    monkeypatch.setattr(SlotSidecarWriter, "write", write)
     with pytest.raises(Crash):
         keep(text, tmp_path)
-    monkeypatch.setattr(cache, "_write_shard", original)
+    assert {path.name for path in tmp_path.glob("*.masked_lm_top_k.*")} == {
+        f"train-00000-of-00002.{WORDS}.{end}" for end in ("bin", "index")
+    }
+    rows.clear()
+    whole = -9
     again = keep(text, tmp_path)[1]
-    for path in kept[1].folder.glob("*.bin"):
+    assert len(rows) == sum(len(records) for records in text.sets) - len(first)
+    for path in [*kept[1].folder.glob("*.bin"), *kept[1].folder.glob("*.index")]:
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
     assert again.info["largest_error"] == kept[1].info["largest_error"]
 
