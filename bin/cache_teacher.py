@@ -2,6 +2,8 @@
 
 python bin/cache_teacher.py --teacher=runs/teacher --records='records/*' \
     --outputs=logits,representation --teacher_layer=6 --output_dir=cache
+python bin/cache_teacher.py --teacher=runs/lm --records='records/*' \
+    --outputs=masked_lm_top_k --top_k=10 --output_dir=soft
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ import pathlib
 from absl import flags, logging
 
 import xdistil_tf.with_tensorflow  # noqa: F401 - quiet, before all that import it
-from xdistil_tf import command_line, preflight, teacher_pass, teaching
+from xdistil_tf import command_line, preflight, teacher_pass, teaching, word_demands
 from xdistil_tf.bin import shared_flags
-from xdistil_tf.cache import check_tsv, verify, write_cache, write_tsv
+from xdistil_tf.cache import write_cache
+from xdistil_tf.cache_checks import check_tsv, verify, write_tsv
+from xdistil_tf.cache_sources import check_source, source_of
 from xdistil_tf.data.record_set import RecordSet
-from xdistil_tf.data.task_records import load_task_info
-from xdistil_tf.data.tokenization import load_tokenizer
+from xdistil_tf.data.slot_rows import SLOT_PRECISIONS
 from xdistil_tf.interruption import Interruption
 from xdistil_tf.models import folders
 
@@ -27,7 +30,11 @@ def define_flags() -> None:
     shared_flags.define_precision_flag()
     flags.DEFINE_string("teacher", None, "Model folder, run folder or hub name.", required=True)
     flags.DEFINE_string("records", None, "Glob of record shards of one folder.", required=True)
-    flags.DEFINE_list("outputs", "logits", "logits, representation, hidden, attention.")
+    flags.DEFINE_list(
+        "outputs",
+        "logits",
+        "logits, representation, hidden, attention, masked_lm_top_k, next_sentence_logits.",
+    )
     flags.DEFINE_list(
         "layers",
         None,
@@ -38,7 +45,11 @@ def define_flags() -> None:
         "teacher_layer", -1, "Layer of the representation; negative: from the top."
     )
     flags.DEFINE_string("output_dir", None, "The cache folder.", required=True)
-    flags.DEFINE_enum("cache_precision", "float16", ["float16", "bfloat16"], "Of what is kept.")
+    flags.DEFINE_integer("top_k", None, "Words of masked_lm_top_k at a slot. Default: 10.")
+    flags.DEFINE_list("temperatures", [], "Other than 1, which those words may be softened with.")
+    flags.DEFINE_enum(
+        "cache_precision", "float16", SLOT_PRECISIONS, "Of what is kept; uint8: of words alone."
+    )
     flags.DEFINE_integer("batch_size", 128, "Examples of a forward pass.", lower_bound=1)
     flags.DEFINE_integer("verify", 0, "Recompute so many random records and report.")
     flags.DEFINE_enum(
@@ -48,28 +59,24 @@ def define_flags() -> None:
 
 def main(_) -> None:
     records = RecordSet(FLAGS.records)
-    task = load_task_info(records.paths[0].parent)
+    source = source_of(records)
     if FLAGS.format == "tsv":
-        check_tsv(FLAGS.outputs, task.task_type)
-    folder = folders.find(FLAGS.teacher)
-    tokenizer = load_tokenizer(task.tokenizer_folder)
-    preflight.check_model(folder, "teacher", tokenizer, task, task.max_seq_length)
-    tagging = task.task_type == "tagging"
-    teacher = teaching.load_teacher(folder, FLAGS.teacher_layer, tagging, FLAGS.precision)
+        check_tsv(FLAGS.outputs, source.task_type)
+    check_source(source, FLAGS.outputs)
+    temperatures = word_demands.parse_temperatures(FLAGS.temperatures)
+    folder, tokenizer = folders.find(FLAGS.teacher), source.tokenizer
+    preflight.check_model(folder, "teacher", tokenizer, source.task, source.max_seq_length)
+    words = (FLAGS.top_k, temperatures)
+    tagging = source.task_type == "tagging"
+    teacher = teaching.load_teacher(folder, FLAGS.teacher_layer, tagging, FLAGS.precision, *words)
     request = teacher_pass.parse_request(FLAGS.outputs, FLAGS.layers, teacher.depth)
+    word_demands.check_flags(folder, teacher, request, *words)
     spec = teaching.cache_spec(
-        folder, teacher, request, FLAGS.cache_precision, task.tokenizer["fingerprint"]
+        folder, teacher, request, FLAGS.cache_precision, tokenizer.fingerprint
     )
     with Interruption().listening() as interruption:
-        kept = write_cache(
-            teacher,
-            spec,
-            [records],
-            FLAGS.output_dir,
-            task.task_type,
-            FLAGS.batch_size,
-            interruption,
-        )
+        place = (FLAGS.output_dir, source.task_type, FLAGS.batch_size)
+        kept = write_cache(teacher, spec, [records], *place, interruption)
     if FLAGS.verify:
         difference = verify(kept, teacher, records, FLAGS.verify)
         logging.info("Largest difference in %d recomputed records: %.3g.", FLAGS.verify, difference)

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import harness
 
-NAMES = ("bilstm", "encoder", "finetune", "latency", "teacher_cache")
+NAMES = ("bilstm", "encoder", "finetune", "latency", "soft_labels", "teacher_cache")
 PATHS = [harness.RESULTS / f"{name}.json" for name in NAMES]
 RESULTS = [path for path in PATHS if path.is_file()]
 

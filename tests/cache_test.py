@@ -7,7 +7,16 @@ import pytest
 import tensorflow as tf
 
 from tests.small_task import encoder_folder, make_cache
-from xdistil_tf import cache, files, outputs, teacher_pass, teaching, versions
+from xdistil_tf import (
+    cache,
+    cache_checks,
+    cache_rows,
+    files,
+    outputs,
+    teacher_pass,
+    teaching,
+    versions,
+)
 from xdistil_tf.data import records as record_files
 from xdistil_tf.data.pipeline import Batches
 from xdistil_tf.data.record_set import RecordSet
@@ -168,14 +177,14 @@ def test_verify_finds_a_wrong_value(small, teacher, small_cache, tmp_path):
     folder = tmp_path / "cache"
     shutil.copytree(small_cache.folder, folder)
     records = small.records("transfer")
-    assert cache.verify(cache.TeacherCache(folder), teacher, records, 1000) < 5e-3
+    assert cache_checks.verify(cache.TeacherCache(folder), teacher, records, 1000) < 5e-3
     shard = RecordSet(records.paths[0])
     stem = cache.sidecar_stem(folder, shard.paths[0], "teacher/logits")
     values = SidecarReader([stem]).read(shard.ids, shard.lengths, 1)
     values[2, 1] += 1
     with SidecarWriter(stem, "example", (2,)) as writer:
         writer.write(shard.ids, values, shard.lengths)
-    assert cache.verify(cache.TeacherCache(folder), teacher, records, 1000) > 0.9
+    assert cache_checks.verify(cache.TeacherCache(folder), teacher, records, 1000) > 0.9
 
 
 def test_a_flipped_bit_is_found_and_the_named_cure_repairs_it(
@@ -208,7 +217,7 @@ def test_a_truncated_side_car_is_refused(small, small_cache, tmp_path):
 def test_logits_as_text(small, small_cache, tmp_path):
     records = small.records("heldout")
     path = tmp_path / "logits.tsv"
-    cache.write_tsv(small_cache, records, path)
+    cache_checks.write_tsv(small_cache, records, path)
     header, *rows = [line.split("\t") for line in path.read_text().splitlines()]
     assert header == ["id", *(f"logit_{label}" for label in small.info.labels)]
     assert [row[0].encode() for row in rows] == records.ids.tolist()
@@ -237,8 +246,8 @@ def test_records_with_one_id_keep_their_own_rows(small, teacher, tmp_path):
         record_files.write_records(folder, "second", made[20:], 20, 1)
         records = RecordSet([folder / "first-*", folder / "second-*"])
         kept = cache.write_cache(teacher, spec, [records], tmp_path / f"cache_{name}")
-        assert cache.verify(kept, teacher, records, len(records)) < 5e-3
-        cache.write_tsv(kept, records, tmp_path / "logits.tsv")
+        assert cache_checks.verify(kept, teacher, records, len(records)) < 5e-3
+        cache_checks.write_tsv(kept, records, tmp_path / "logits.tsv")
         lines = (tmp_path / "logits.tsv").read_text().splitlines()[1:]
         rows[name] = [line.partition("\t")[2] for line in lines]
     assert len(set(rows["own"])) == 40
@@ -309,7 +318,7 @@ def test_a_half_written_cache_asks_the_disk_for_the_rest_only(
     first, second = small.records("transfer"), small.records("heldout")
     cache.write_cache(teacher, spec, [first], tmp_path)
     shapes = cache.row_shapes(teacher, spec.request, "classification")
-    rest = cache.planned_bytes(shapes, [second], "float16")
+    rest = cache_rows.planned_bytes(shapes, [second], "float16")
     usage = type("Usage", (), {"free": rest})
     monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage)
     assert cache.write_cache(teacher, spec, [first, second], tmp_path).covers(second)

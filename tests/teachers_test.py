@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from xdistil_tf import outputs
 from xdistil_tf.models.bilstm import BiLSTM
 from xdistil_tf.models.encoder import Encoder
-from xdistil_tf.teachers import AverageTeacher, CachedTeacher, LiveTeacher
+from xdistil_tf.teachers import AverageTeacher, CachedTeacher, LiveTeacher, top_k_words
 
 SIZES = {
     "vocab_size": 13,
@@ -124,3 +125,51 @@ def test_an_average_weighs_its_teachers():
 def test_wrong_weights_of_an_average_are_refused(model, count, weights):
     with pytest.raises(ValueError, match=f"one weight for each of {count} teachers"):
         AverageTeacher([LiveTeacher(model)] * count, weights)
+
+
+def test_words_are_the_most_probable_ones_and_the_rest_is_the_tail():
+    scores = np.random.default_rng(0).normal(size=(2, 3, 7)) * 2
+    p = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    words = top_k_words(scores, 3, (2.0,))
+    ids = np.argsort(-p, axis=-1)[..., :3]
+    np.testing.assert_array_equal(words["ids"], ids)
+    kept = np.take_along_axis(p, ids, -1)
+    np.testing.assert_allclose(np.exp(words["log_probs"]), kept, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(words["log_tail"]), 1 - kept.sum(-1), rtol=1e-4)
+    softened = np.exp(scores / 2) / np.exp(scores / 2).sum(-1, keepdims=True)
+    again = np.exp(words["log_probs"] / 2 - words["logsumexp/2"][..., None])
+    np.testing.assert_allclose(again, np.take_along_axis(softened, ids, -1), rtol=1e-5)
+
+
+def language_model(**changes):
+    head = {"kind": "pretraining", "next_sentence": True}
+    return Encoder.from_config_dict(SIZES | {"head": head} | changes, seed=1)
+
+
+def test_a_live_teacher_gives_words_beside_its_scores():
+    batch = BATCH | {"masked_lm_positions": tf.constant([[1, 2], [1, 0]])}
+    teacher = LiveTeacher(language_model(), top_k=4, temperatures=(2.0,))
+    request = {outputs.TOP_K: None, "masked_lm_logits": None, "next_sentence_logits": None}
+    answer = teacher(batch, request)
+    assert set(answer) == set(request)
+    expected = top_k_words(answer["masked_lm_logits"], 4, (2.0,))
+    tf.nest.map_structure(np.testing.assert_array_equal, answer[outputs.TOP_K], expected)
+    assert set(teacher(batch, {outputs.TOP_K: None})) == {outputs.TOP_K}
+    # What a cache joins to the batch says the same.
+    joined = {f"teacher/{outputs.TOP_K}/{name}": value for name, value in expected.items()}
+    cached = CachedTeacher({outputs.TOP_K: None})(joined, {outputs.TOP_K: None})[outputs.TOP_K]
+    assert cached["ids"].dtype == tf.int32 and set(cached) == set(expected)
+
+
+def test_words_without_a_head_or_beyond_the_vocabulary(model):
+    assert outputs.TOP_K not in LiveTeacher(model, top_k=4).available
+    assert LiveTeacher(language_model()).top_k == 10
+    assert LiveTeacher(language_model(vocab_size=6)).top_k == 6
+    for top_k in (0, 14):
+        with pytest.raises(ValueError, match=f"Expected 1 to 13, .*Received: {top_k}"):
+            LiveTeacher(language_model(), top_k=top_k)
+
+
+def test_different_words_have_no_average():
+    both = AverageTeacher([LiveTeacher(language_model())] * 2)
+    assert outputs.TOP_K not in both.available and "masked_lm_logits" in both.available

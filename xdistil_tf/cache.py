@@ -2,15 +2,14 @@
 
 plan    -> bytes a split and output, compared with the free disk
 write   -> one side-car a record shard and output; finished shards are skipped
-open    -> a `CachedTeacher` and the readers that the pipeline joins by record id
-verify  -> recomputes random records and reports the largest difference
+
+What is kept of a record is in `cache_rows.py`; `cache_folder.py` opens what is finished;
+`cache_checks.py` recomputes random records, and writes text.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
 import pathlib
 import sys
 import time
@@ -18,149 +17,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-from xdistil_tf import checkpoints, files, outputs, teacher_pass, versions
+from xdistil_tf import checkpoints, files, teacher_pass, versions
+from xdistil_tf.cache_folder import FORMAT, CacheSpec, TeacherCache, read_info, sidecar_stem
+from xdistil_tf.cache_rows import Row, kept_rows, planned_bytes, row_precision
+from xdistil_tf.cache_rows import row_shapes as row_shapes  # Of the outputs, for rehearsals.
 from xdistil_tf.data.record_set import RecordSet
-from xdistil_tf.data.sidecars import (
-    PRECISIONS,
-    RowShape,
-    SidecarReader,
-    SidecarWriter,
-    sidecar_paths,
+from xdistil_tf.data.row_files import sidecar_paths
+from xdistil_tf.data.sidecars import SidecarWriter
+from xdistil_tf.data.slot_sidecars import (
+    SlotRow,
+    SlotSidecarWriter,
+    read_slot_index,
 )
 from xdistil_tf.interruption import Interrupted, Interruption
 from xdistil_tf.teacher_pass import Subset
-from xdistil_tf.teachers import CachedTeacher, LiveTeacher
-
-FORMAT = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class CacheSpec:
-    """What a cache is made from and holds.
-
-    Attributes:
-      request: Outputs kept.
-      layer: The hidden layer that is the representation.
-      depth: Blocks of the teacher.
-      precision: `float16` or `bfloat16`, of what is kept.
-      teacher: Fingerprint of the teacher's weights.
-      tokenizer: Fingerprint of the teacher's tokenizer.
-      labels: The teacher's classes, in order.
-      compute: `float32`, `bfloat16` or `mixed_float16`, of the pass.
-    """
-
-    request: outputs.Request
-    layer: int | None
-    depth: int | None
-    precision: str
-    teacher: str
-    tokenizer: str
-    labels: tuple[str, ...] = ()
-    compute: str = "float32"
-
-    def identity(self) -> dict:
-        """As JSON; equal for equal caches."""
-        request = {k: list(v) if v is not None else None for k, v in self.request.items()}
-        return dataclasses.asdict(self) | {"request": request, "labels": list(self.labels)}
-
-
-class TeacherCache:
-    """An open cache folder.
-
-    Attributes:
-      available: The outputs it holds, as a request.
-      info: The content of `cache.json`.
-    """
-
-    def __init__(self, folder: files.Path):
-        """Opens a cache.
-
-        Raises:
-          FileNotFoundError: If there is no cache.
-          ValueError: If it is of another format or unfinished.
-        """
-        self.folder = pathlib.Path(folder)
-        path = self.folder / "cache.json"
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"No cache.json in {folder}. Make the cache with cache_teacher."
-            )
-        self.info = _read_info(path)
-        if not self.info["finished"]:
-            raise ValueError(f"{folder} is not finished. Run cache_teacher again to complete it.")
-        self.available = {
-            key: tuple(layers) if layers is not None else None
-            for key, layers in self.info["made_from"]["request"].items()
-        }
-
-    def teacher(self) -> CachedTeacher:
-        """The teacher that this cache stands for."""
-        return CachedTeacher(self.available)
-
-    def readers(self, request: outputs.Request, records: RecordSet) -> dict[str, SidecarReader]:
-        """Feature name -> reader of the side-cars that belong to these record shards."""
-        outputs.validate_request(request, self.available, f"teacher cache {self.folder}")
-        return {
-            name: SidecarReader([self._stem(path, name) for path in records.paths])
-            for name in outputs.feature_names(request)
-        }
-
-    def covers(self, records: RecordSet) -> bool:
-        """Whether every shard was cached, from the same content."""
-        known = self.info["records"]
-        return all(known.get(name) == s for name, s in records.shard_fingerprints().items())
-
-    def _stem(self, shard: pathlib.Path, feature: str) -> pathlib.Path:
-        return sidecar_stem(self.folder, shard, feature)
-
-
-def sidecar_stem(folder: files.Path, shard: pathlib.Path, feature: str) -> pathlib.Path:
-    """Shard `train-00000-of-00004.tfrecord` -> `<folder>/train-00000-of-00004.hidden.4`."""
-    output = feature.removeprefix("teacher/").replace("/", ".")
-    return pathlib.Path(folder) / f"{shard.stem}.{output}"
-
-
-def row_shapes(model, request: outputs.Request, task_type: str | None) -> dict[str, RowShape]:
-    """Feature name -> the shape of one record's row, from a call on two tokens."""
-    probe = {
-        name: tf.fill([1, 2], value)
-        for name, value in (("input_ids", 0), ("input_mask", 1), ("segment_ids", 0))
-    }
-    given = model(probe, request)
-    shapes = {}
-    for key, layers in request.items():
-        spec = outputs.OUTPUTS[key]
-        axes = spec.token_axes if spec.token_axes and task_type == "tagging" else spec.axes
-        values = (
-            {f"teacher/{key}": given[key]}
-            if layers is None
-            else {f"teacher/{key}/{i}": given[key][i] for i in layers}
-        )
-        for name, value in values.items():
-            shape = tuple(value.shape[1:])
-            if axes.endswith("TT"):
-                shapes[name] = RowShape("pair", shape[:-2])
-            elif "T" in axes:
-                shapes[name] = RowShape("token", shape[1:])
-            else:
-                shapes[name] = RowShape("example", shape)
-    return shapes
-
-
-def planned_bytes(
-    shapes: Mapping[str, RowShape], record_sets: Iterable[RecordSet], precision: str
-) -> int:
-    """Bytes that the values of a cache take, from the records' lengths."""
-    size = PRECISIONS[precision].itemsize
-    return size * sum(
-        int(shape.elements(records.lengths).sum())
-        for records in record_sets
-        for shape in shapes.values()
-    )
+from xdistil_tf.teachers import LiveTeacher
 
 
 def write_cache(
@@ -194,7 +68,7 @@ def write_cache(
     """
     folder = pathlib.Path(folder)
     shards = _by_stem(record_sets)
-    shapes = row_shapes(teacher, spec.request, task_type)
+    shapes = kept_rows(teacher, spec.request, task_type)
     info = _known(folder / "cache.json", spec.identity(), shards)
     pending = {
         stem: records
@@ -212,60 +86,10 @@ def write_cache(
     seconds = round(info.get("seconds", 0.0) + time.perf_counter() - began, 2)
     content = {"finished": True, "seconds": seconds, "versions": versions.environment()}
     files.write_json(
-        folder / "cache.json", info | content | _written(folder, shards.values(), shapes)
+        folder / "cache.json",
+        info | content | _written(folder, shards.values(), shapes, spec.precision),
     )
     return TeacherCache(folder)
-
-
-def verify(
-    cache: TeacherCache, teacher: LiveTeacher, records: RecordSet, count: int, seed: int = 0
-) -> float:
-    """The largest absolute difference between cached and recomputed values of random records."""
-    rng = np.random.default_rng(seed)
-    numbers = np.sort(rng.choice(len(records), min(count, len(records)), replace=False))
-    readers = cache.readers(cache.available, records)
-    largest = 0.0
-    step = functools.partial(teacher, request=cache.available)
-    for batch in teacher_pass.answers(step, Subset(records, numbers), 32):
-        rows = numbers[batch.numbers]
-        ids, lengths = records.ids[rows], records.lengths[rows]
-        for name, values in batch.values.items():
-            cached = readers[name].read(ids, lengths, int(lengths.max()), rows)
-            for row, length in enumerate(lengths):
-                place = tuple(slice(size) for size in readers[name].row.of(int(length)))
-                difference = np.abs(cached[row][place] - values[row][place])
-                largest = max(largest, float(difference.max()))
-    return largest
-
-
-def check_tsv(names: Sequence[str], task_type: str | None) -> None:
-    """Checks, before anything is computed, that these outputs of a task can be text.
-
-    Raises:
-      ValueError: If there are no logits, or one row a token.
-    """
-    if "logits" not in names or task_type == "tagging":
-        raise ValueError(
-            "Only logits of sentences can be written as text. Expected --outputs with logits, and "
-            f"no tagging task. Received: --outputs={','.join(names)}, task type {task_type}."
-        )
-
-
-def write_tsv(cache: TeacherCache, records: RecordSet, path: files.Path) -> None:
-    """Writes cached logits as text, `id` and one column a class, for other tools.
-
-    The cache is one that `check_tsv` accepts.
-    """
-    reader = cache.readers({"logits": None}, records)["teacher/logits"]
-    labels = cache.info["made_from"]["labels"] or range(reader.row.shape[-1])
-    with files.replaced_file(path, "w") as handle:
-        handle.write("\t".join(["id", *(f"logit_{label}" for label in labels)]) + "\n")
-        for start in range(0, len(records), 1024):
-            numbers = np.arange(start, min(start + 1024, len(records)))
-            ids, lengths = records.ids[numbers], records.lengths[numbers]
-            rows = reader.read(ids, lengths, int(lengths.max()), numbers)
-            for name, row in zip(ids, rows, strict=True):
-                handle.write("\t".join([name.decode(), *(f"{v:.6g}" for v in row)]) + "\n")
 
 
 def _by_stem(record_sets: Iterable[RecordSet]) -> dict[str, RecordSet]:
@@ -282,16 +106,6 @@ def _by_stem(record_sets: Iterable[RecordSet]) -> dict[str, RecordSet]:
     return shards
 
 
-def _read_info(path: pathlib.Path) -> dict[str, Any]:
-    info = files.read_json(path)
-    if info.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} has format {info.get('format')}. Expected {FORMAT}. Remove the folder and "
-            "make the teacher cache again."
-        )
-    return info
-
-
 def _known(path: pathlib.Path, made_from: dict, shards: Mapping[str, RecordSet]) -> dict[str, Any]:
     """What `cache.json` says, with the new shards; refuses a cache of something else."""
     wanted = {
@@ -301,7 +115,7 @@ def _known(path: pathlib.Path, made_from: dict, shards: Mapping[str, RecordSet])
     }
     if not path.is_file():
         return {"format": FORMAT, "made_from": made_from, "records": wanted, "finished": False}
-    info = _read_info(path)
+    info = read_info(path)
     changes = checkpoints.differences(info["made_from"], made_from)
     changes += [
         f"records {stem} differ"
@@ -327,31 +141,67 @@ def _plan(
     folder: pathlib.Path,
     shards: Mapping[str, RecordSet],
     pending: Mapping[str, RecordSet],
-    shapes: Mapping[str, RowShape],
+    shapes: Mapping[str, Row],
     precision: str,
 ) -> int:
     """Says what the cache takes, and checks that there is room for what is still to be written."""
-    planned = planned_bytes(shapes, shards.values(), precision)
+    sizes = {stem: planned_bytes(shapes, [one], precision) for stem, one in shards.items()}
+    planned = sum(sizes.values())
+    per_slot = [
+        f"{row.slot_bytes(precision)} bytes a masked slot"
+        for row in shapes.values()
+        if isinstance(row, SlotRow)
+    ]
     logging.info(
         "Teacher cache: %.1f MB in %d files planned (%s); %d of %d record files are done.",
         planned / 1e6,
         len(shards) * len(shapes),
-        ", ".join(name.removeprefix("teacher/") for name in shapes),
+        ", ".join([*(name.removeprefix("teacher/") for name in shapes), *per_slot]),
         len(shards) - len(pending),
         len(shards),
     )
-    left = planned_bytes(shapes, pending.values(), precision)
-    files.require_disk(folder, left, "The teacher cache")
+    files.require_disk(folder, sum(sizes[stem] for stem in pending), "The teacher cache")
     return planned
 
 
 def _written(
-    folder: pathlib.Path, shards: Iterable[RecordSet], shapes: Mapping[str, RowShape]
+    folder: pathlib.Path,
+    shards: Iterable[RecordSet],
+    shapes: Mapping[str, Row],
+    precision: str,
 ) -> dict[str, Any]:
     """What `cache.json` says of the finished side-cars."""
+    shards = list(shards)
     made = [one for shard in shards for one in _sidecars(folder, shard, shapes)]
-    kinds = {name: {"kind": row.kind, "shape": list(row.shape)} for name, row in shapes.items()}
-    return {"outputs": kinds, "bytes": sum(data.stat().st_size for data, _ in made)}
+    content = {
+        "outputs": {name: _described(row) for name, row in shapes.items()},
+        "bytes": sum(data.stat().st_size for data, _ in made),
+    }
+    words = [
+        read_slot_index(sidecar_stem(folder, shard.paths[0], name))
+        for shard in shards
+        for name, row in shapes.items()
+        if isinstance(row, SlotRow)
+    ]
+    if words:
+        slots = sum(one.slots for one in words)
+        content |= {
+            "slots": slots,
+            "bytes_per_slot": round(sum(int(one.offsets[-1]) for one in words) / slots, 2),
+            "largest_error": max(one.largest_error for one in words),
+        }
+        logging.info(
+            "Teacher cache: %d masked slots of %.1f bytes; the largest error of a probability in "
+            "%s is %.2g.",
+            *(slots, content["bytes_per_slot"], precision, content["largest_error"]),
+        )
+    return content
+
+
+def _described(row: Row) -> dict[str, Any]:
+    if isinstance(row, SlotRow):
+        return {"kind": "slot", "shape": [row.k], "vocab_size": row.vocab_size}
+    return {"kind": row.kind, "shape": list(row.shape)}
 
 
 def _fill(
@@ -359,7 +209,7 @@ def _fill(
     teacher: LiveTeacher,
     spec: CacheSpec,
     pending: Mapping[str, RecordSet],
-    shapes: Mapping[str, RowShape],
+    shapes: Mapping[str, Row],
     batch_size: int,
     interruption: Interruption | None,
 ) -> None:
@@ -383,16 +233,13 @@ def _write_shard(
     step: teacher_pass.Step,
     records: RecordSet,
     stems: Mapping[str, pathlib.Path],
-    shapes: Mapping[str, RowShape],
+    shapes: Mapping[str, Row],
     precision: str,
     batch_size: int,
     progress: tqdm,
 ) -> None:
     """Computes one shard window by window and writes its rows in record order."""
-    writers = {
-        name: SidecarWriter(stems[name], shape.kind, shape.shape, precision)
-        for name, shape in shapes.items()
-    }
+    writers = {name: _writer(stems[name], row, precision) for name, row in shapes.items()}
     window = _window(shapes, records)
     with _all_of(writers.values()):
         for start in range(0, len(records), window):
@@ -404,13 +251,25 @@ def _write_shard(
                 progress.update(len(batch.numbers))
             for name, writer in writers.items():
                 for number, (one, length) in enumerate(zip(part.ids, part.lengths, strict=True)):
-                    writer.write([one], rows[name][number][np.newaxis], [length])
+                    writer.write([one], [rows[name][number]], [length])
 
 
-def _window(shapes: Mapping[str, RowShape], records: RecordSet, limit: int = 1 << 28) -> int:
+def _writer(stem: pathlib.Path, row: Row, precision: str) -> SidecarWriter | SlotSidecarWriter:
+    if isinstance(row, SlotRow):
+        return SlotSidecarWriter(stem, row, precision)
+    return SidecarWriter(stem, row.kind, row.shape, row_precision(row, precision))
+
+
+def _window(shapes: Mapping[str, Row], records: RecordSet, limit: int = 1 << 28) -> int:
     """So many records that their float32 rows stay below `limit` bytes."""
     largest = int(records.lengths.max())
-    per_record = 4 * sum(int(shape.elements(np.array([largest]))[0]) for shape in shapes.values())
+    per_record = 4 * sum(
+        # A record has fewer slots than tokens.
+        largest * 2 * (row.k + 1)
+        if isinstance(row, SlotRow)
+        else int(row.elements(np.array([largest]))[0])
+        for row in shapes.values()
+    )
     return int(np.clip(limit // max(per_record, 1), 1, 16384))
 
 

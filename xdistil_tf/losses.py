@@ -9,9 +9,12 @@ at the end says what an objective has to know about each.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import tensorflow as tf
+
+from xdistil_tf import outputs, top_k_loss
 
 # Added in place of masked scores: exp(-1e9) is 0 in float32, while -inf would make NaN gradients.
 _MASKED_SCORE = -1e9
@@ -256,6 +259,10 @@ class LossSpec:
         cannot compare them. Of all other outputs it consumes the last axis.
       as_published: The variant for `reduction: as_published`, if there is one.
       as_published_attention: The same for attention.
+      target_output: The one output of the teacher that it compares with, where that is not the
+        same output; several tensors, see `outputs.TOP_K`.
+      check_options: Takes a term's `options`, keyword arguments of the function, and raises
+        `ValueError` at what it does not know. `None`: there are none.
 
     A function with a parameter `mask` reads the feature `input_mask` when it compares attention:
     it is given the mask of the keys, `[B, 1, 1, T]`.
@@ -268,6 +275,8 @@ class LossSpec:
     attention_axis: int | None = None
     as_published: Callable[..., tf.Tensor] | None = None
     as_published_attention: Callable[..., tf.Tensor] | None = None
+    target_output: str | None = None
+    check_options: Callable[[Mapping[str, Any]], None] | None = None
 
 
 LOSSES: dict[str, LossSpec] = {
@@ -292,5 +301,12 @@ LOSSES: dict[str, LossSpec] = {
         as_published=class_averaged_soft_cross_entropy,
     ),
     "cross_entropy": LossSpec(function=cross_entropy, outputs=_SCORES, labels=True, softmax=True),
+    "top_k_cross_entropy": LossSpec(
+        function=top_k_loss.top_k_cross_entropy,
+        outputs=("masked_lm_logits",),
+        softmax=True,
+        target_output=outputs.TOP_K,
+        check_options=top_k_loss.check_options,
+    ),
     "cosine_distance": LossSpec(function=cosine_distance, outputs=_VECTORS),
 }

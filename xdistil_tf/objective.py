@@ -201,6 +201,9 @@ def _compared(
         yield _feature_target(term, features[term.target], weights, output), output
         return
     target = _get(teacher_outputs or {}, term.target_output, "teacher")
+    if isinstance(target, Mapping) and term.pairs is None:
+        yield _target_of_words(term, target, weights, output), output
+        return
     if term.pairs is None:
         yield _teacher_target(term, target, output), output
         return
@@ -218,6 +221,25 @@ def _teacher_target(term: terms.ResolvedTerm, target: tf.Tensor, output: tf.Tens
             "teacher's width and number of heads, or compare other outputs."
         )
     return tf.stop_gradient(target)
+
+
+def _target_of_words(
+    term: terms.ResolvedTerm, target: Tensors, weights: tf.Tensor, output: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """Several tensors a slot; 0 where a slot does not count, since any word may stand there."""
+    slots, known = output.shape[:-1], target["ids"].shape[:-1]
+    if not known.is_compatible_with(slots):
+        raise ValueError(
+            f"expected the model's {term.output!r} at the slots of the teacher's "
+            f"{term.target_output!r}, {known}. Received: {slots}."
+        )
+    counts = weights > 0  # [batch, slots]
+    return {
+        name: tf.stop_gradient(
+            tf.where(counts[..., None] if value.shape.rank == 3 else counts, value, 0)
+        )
+        for name, value in target.items()
+    }
 
 
 def _feature_target(

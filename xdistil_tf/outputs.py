@@ -41,8 +41,21 @@ OUTPUTS: Mapping[str, Output] = {
     "key": Output("BTD", "keys of all heads", mask="input_mask", per_layer=True),
     "value": Output("BTD", "values of all heads", mask="input_mask", per_layer=True),
     "masked_lm_logits": Output("BPV", "only at masked slots", mask="masked_lm_weights"),
+    "masked_lm_top_k": Output(
+        "BPK", "a teacher's most probable words at masked slots", mask="masked_lm_weights"
+    ),
     "next_sentence_logits": Output("B2", "1 means a random next segment"),
 }
+
+# The one output that is several tensors, in a dict:
+#   ids              int32 [B, P, K], sorted by falling probability
+#   log_probs        float32 [B, P, K], their log-probabilities
+#   log_tail         float32 [B, P], the log of the probability that is left, at least NO_TAIL
+#   logsumexp/<T>    float32 [B, P], log of the sum of all exp(log-probability / T)
+TOP_K = "masked_lm_top_k"
+TOP_K_WORDS = 10
+# exp(-100) is 0 beside any probability, and -100 fits into all precisions of a cache.
+NO_TAIL = -100.0
 
 
 def validate_request(request: Request, available: Request, who: str = "model") -> None:
@@ -89,6 +102,15 @@ def feature_names(request: Request) -> tuple[str, ...]:
     for key, layers in request.items():
         names += [f"teacher/{key}"] if layers is None else [f"teacher/{key}/{i}" for i in layers]
     return tuple(names)
+
+
+def logsumexp_field(temperature: float) -> str:
+    """Where `masked_lm_top_k` holds what its words are softened with.
+
+    >>> logsumexp_field(2.0)
+    'logsumexp/2'
+    """
+    return f"logsumexp/{temperature:g}"
 
 
 def resolve_layer(layer: int, num_layers: int) -> int:

@@ -200,6 +200,9 @@ class Teacher(Config):
     layer: int = pydantic.Field(-1, description="0: embeddings; negative: from the top.")
     mode: Literal["cached", "live", "auto"] = "cached"
     precision: Literal["float16", "bfloat16"] = "float16"
+    top_k: int | None = pydantic.Field(
+        None, ge=1, description="Words of masked_lm_top_k per slot. Default: 10."
+    )
 
 
 class Recipe(Config):

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from xdistil_tf import outputs
+from xdistil_tf.cache_rows import flat_answer, real_slots
 from xdistil_tf.data.pipeline import Batches
 from xdistil_tf.data.record_set import RecordSet
 
@@ -21,11 +22,12 @@ class Answers:
 
     Attributes:
       numbers: int64 [B], which of the records; their ids may repeat.
-      values: Feature name -> float32 `[B, *row]`, padded.
+      values: Feature name -> float32 `[B, *row]`, padded; of words one mapping a record, with the
+        tensors of its real slots.
     """
 
     numbers: np.ndarray
-    values: Mapping[str, np.ndarray]
+    values: Mapping[str, np.ndarray | list[dict[str, np.ndarray]]]
 
 
 class Subset:
@@ -71,11 +73,23 @@ def answers(step: Step, records: RecordSet | Subset, batch_size: int) -> Iterato
     for number, batch in enumerate(batches.dataset(0, batches.steps_per_epoch)):
         values = {}
         for key, value in step(batch).items():
-            per_layer = outputs.OUTPUTS[key].per_layer
-            layers = {f"{key}/{i}": v for i, v in value.items()} if per_layer else {key: value}
-            for name, one in layers.items():
-                values[f"teacher/{name}"] = tf.cast(one, tf.float32).numpy()
+            if key == outputs.TOP_K:
+                values[f"teacher/{key}"] = _at_real_slots(value, batch)
+                continue
+            for name, one in flat_answer(key, value).items():
+                values[name] = tf.cast(one, tf.float32).numpy()
         yield Answers(batches.plan.batch(number), values)
+
+
+def _at_real_slots(
+    words: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]
+) -> list[dict[str, np.ndarray]]:
+    arrays = {name: value.numpy() for name, value in words.items()}
+    counts = real_slots(batch["masked_lm_weights"].numpy(), batch["id"].numpy())
+    return [
+        {name: value[row, :count] for name, value in arrays.items()}
+        for row, count in enumerate(counts)
+    ]
 
 
 def parse_request(

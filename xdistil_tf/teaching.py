@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import logging
 
-from xdistil_tf import cache, files, outputs, recipe
+from xdistil_tf import cache, cache_rows, files, outputs, recipe, word_demands
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import TaskInfo
 from xdistil_tf.data.tokenization import load_tokenizer
@@ -20,13 +20,23 @@ from xdistil_tf.objective import Objective
 from xdistil_tf.teachers import LiveTeacher
 
 
-def load_teacher(folder: str, layer: int, tagging: bool, precision: str = "float32") -> LiveTeacher:
+def load_teacher(
+    folder: str,
+    layer: int,
+    tagging: bool,
+    precision: str = "float32",
+    top_k: int | None = None,
+    temperatures: Sequence[float] = (),
+) -> LiveTeacher:
     """A live teacher from a model folder; says which layer its representation is.
 
     Raises:
-      FileNotFoundError, ValueError: If the folder holds no complete model, or no such layer.
+      FileNotFoundError, ValueError: If the folder holds no complete model, no such layer, or not
+        as many words.
     """
-    teacher = LiveTeacher(folders.load_model(folder, precision), layer, tagging)
+    teacher = LiveTeacher(
+        folders.load_model(folder, precision), layer, tagging, top_k, temperatures
+    )
     _log_layer(folder, teacher.layer, teacher.depth)
     return teacher
 
@@ -40,9 +50,18 @@ def cache_spec(
       folder: The teacher's model folder.
       teacher: The model of that folder.
       request: What is kept.
-      precision: `float16` or `bfloat16`, of what is kept.
+      precision: `float16` or `bfloat16`, of what is kept; `uint8` for words.
       tokenizer: Fingerprint of the records' tokenizer, for a folder that holds none.
+
+    Raises:
+      ValueError: If the precision is for words, and none are kept.
     """
+    words = outputs.TOP_K in request
+    if precision == "uint8" and not words:
+        raise ValueError(
+            f"uint8 is for {outputs.TOP_K} alone. Expected --cache_precision=float16 or bfloat16 "
+            f"for {sorted(request)}. Received: uint8."
+        )
     if folders.has_tokenizer(folder):
         tokenizer = load_tokenizer(folder).fingerprint
     return cache.CacheSpec(
@@ -54,6 +73,8 @@ def cache_spec(
         tokenizer=tokenizer,
         labels=folders.class_names(folder) or (),
         compute=teacher.precision,
+        top_k=teacher.top_k if words else None,
+        temperatures=teacher.temperatures if words else (),
     )
 
 
@@ -91,7 +112,12 @@ class Teaching:
             _log_layer(f"cache {cache_folder}", made_from["layer"], made_from["depth"])
         elif folder is not None:
             self._live = load_teacher(
-                folder, config.teacher.layer, self._task_type == "tagging", config.precision
+                folder,
+                config.teacher.layer,
+                self._task_type == "tagging",
+                config.precision,
+                config.teacher.top_k,
+                word_demands.temperatures(config),
             )
 
     @property
@@ -169,9 +195,17 @@ class Teaching:
         )
 
     def teacher(self, objective: Objective):
-        """The callable for the trainer, or `None` where no term needs one."""
+        """The callable for the trainer, or `None` where no term needs one.
+
+        Raises:
+          ValueError: If a term asks for more words than there are, or softens them otherwise.
+        """
         if not objective.teacher_request:
             return None
+        if outputs.TOP_K in objective.teacher_request:
+            asked, cached = self._config.teacher.top_k, self._cache
+            folder = cached.folder if cached is not None and self._live is None else None
+            word_demands.check(objective, *self._words, asked, folder)
         return self._cache.teacher() if self._cache is not None else self._live
 
     def sidecars(self, objective: Objective, records: RecordSet) -> dict[str, Any]:
@@ -185,13 +219,22 @@ class Teaching:
         if not objective.teacher_request:
             return None
         compares_layer = "representation" in objective.teacher_request
+        words = [self._words[0]] if outputs.TOP_K in objective.teacher_request else []
         if self._cache is not None:
             made_from = self._cache.info["made_from"]
             layer = made_from["layer"] if compares_layer else None
             fields = (made_from[name] for name in ("teacher", "precision", "compute"))
-            return files.fingerprint([*fields, layer])
+            return files.fingerprint([*fields, layer, *words])
         layer = self._live.layer if compares_layer else None
-        return files.fingerprint([self._weights, "live", layer])
+        return files.fingerprint([self._weights, "live", layer, *words])
+
+    @property
+    def _words(self) -> tuple[int | None, tuple[float, ...]]:
+        """How many words a slot has, and the temperatures other than 1 that they have."""
+        if self._cache is not None:
+            made_from = self._cache.info["made_from"]
+            return made_from.get("top_k"), tuple(made_from.get("temperatures", ()))
+        return self._live.top_k, self._live.temperatures
 
     @functools.cached_property
     def _weights(self) -> str:
@@ -248,8 +291,8 @@ class Teaching:
     def _fits(
         self, request: outputs.Request, used: Sequence[RecordSet], folder: files.Path
     ) -> bool:
-        shapes = cache.row_shapes(self._live, request, self._task_type)
-        planned = cache.planned_bytes(shapes, used, self._config.teacher.precision)
+        rows = cache_rows.kept_rows(self._live, request, self._task_type)
+        planned = cache_rows.planned_bytes(rows, used, self._config.teacher.precision)
         place = pathlib.Path(folder).absolute()
         while not place.exists():
             place = place.parent

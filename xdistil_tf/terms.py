@@ -28,7 +28,7 @@ class ResolvedTerm:
 
     Attributes:
       name: Unique within the objective.
-      function: The loss, its temperature bound; called with target, then output.
+      function: The loss, its temperature and options bound; called with target, then output.
       output: The model's output.
       target: `teacher` or a feature.
       target_output: The teacher's output.
@@ -41,6 +41,8 @@ class ResolvedTerm:
       key_mask: Whether the loss is given the mask of the keys.
       labels: Whether the target is an integer per position instead of values like the output's.
       weight: Factor of the term.
+      temperature: That both sides are softened with.
+      top_k: Of `masked_lm_top_k`, how many words are compared; `None`: all that there are.
     """
 
     name: str
@@ -56,6 +58,8 @@ class ResolvedTerm:
     key_mask: bool
     labels: bool
     weight: float
+    temperature: float = 1.0
+    top_k: int | None = None
 
     @property
     def student_request(self) -> dict[str, tuple[int, ...] | None]:
@@ -167,7 +171,7 @@ def _resolve(
     _check_names(term)
     spec = losses.LOSSES[term.loss]
     _check_meaning(term, spec, task_type)
-    target_output = term.target_output or term.output
+    target_output = term.target_output or spec.target_output or term.output
     # Before the layers, which are counted by what student and teacher can give.
     _check_available(
         term, {term.output: None}, {target_output: None}, student_available, teacher_available
@@ -188,6 +192,8 @@ def _resolve(
         key_mask=attention and "mask" in inspect.signature(function).parameters,
         labels=spec.labels,
         weight=float(term.weight),
+        temperature=term.temperature,
+        top_k=term.options.get("k"),
     )
     _check_place(term, resolved.positions, task_type)
     _check_available(
@@ -213,8 +219,6 @@ def _check_names(term: recipe.Term) -> None:
                 f"unknown {field}. Expected one of {sorted(known)}. "
                 f"Received: {field}={value!r}.{hint}"
             )
-    if term.options:
-        raise ValueError(f"{term.loss!r} has no options. Received: options={term.options!r}.")
 
 
 def _check_meaning(term: recipe.Term, spec: losses.LossSpec, task_type: str | None) -> None:
@@ -234,10 +238,31 @@ def _check_meaning(term: recipe.Term, spec: losses.LossSpec, task_type: str | No
             f"{term.loss!r} is constant for the single score of a regression. Expected "
             "'mean_squared_error'."
         )
+    _check_target_output(term, spec)
+    if spec.check_options is not None:
+        spec.check_options(term.options)
+    elif term.options:
+        raise ValueError(f"{term.loss!r} has no options. Received: options={term.options!r}.")
     if term.target != "teacher" and term.target_output is not None:
         raise ValueError(
             "target_output belongs to target 'teacher'. "
             f"Received: target={term.target!r}, target_output={term.target_output!r}."
+        )
+
+
+def _check_target_output(term: recipe.Term, spec: losses.LossSpec) -> None:
+    """A loss of its own target and a target of its own loss belong together."""
+    if spec.target_output is None:
+        if term.target_output == outputs.TOP_K:
+            raise ValueError(
+                f"{term.loss!r} cannot compare {outputs.TOP_K!r}, which holds some words only. "
+                f"Expected loss='top_k_cross_entropy'. Received: loss={term.loss!r}."
+            )
+    elif term.target != "teacher" or term.target_output not in (None, spec.target_output):
+        raise ValueError(
+            f"{term.loss!r} compares with a teacher's {spec.target_output!r} alone. Expected "
+            f"target='teacher' and target_output={spec.target_output!r}. Received: "
+            f"target={term.target!r}, target_output={term.target_output!r}."
         )
 
 
@@ -270,7 +295,7 @@ def _function(term: recipe.Term, spec: losses.LossSpec) -> Callable:
                 "Expected reduction='mean'. Received: reduction='as_published'."
             )
     if "temperature" in inspect.signature(function).parameters:
-        return functools.partial(function, temperature=term.temperature)
+        return functools.partial(function, temperature=term.temperature, **term.options)
     if term.temperature != 1.0:
         raise ValueError(
             f"{function.__name__!r} has no temperature. Expected temperature=1. "

@@ -15,6 +15,7 @@ import numpy as np
 from xdistil_tf.recipe import Term
 
 EXAMPLES, TOKENS, WIDTH, HEADS, CLASSES, SLOTS, VOCABULARY = 5, 6, 4, 2, 3, 2, 7
+KEPT = 3
 PAIRS = ((0, 0), (1, 2), (2, 4))
 STUDENT_AVAILABLE = {
     "logits": None,
@@ -27,6 +28,7 @@ STUDENT_AVAILABLE = {
 }
 TEACHER_AVAILABLE = {
     "logits": None,
+    "masked_lm_top_k": None,
     "representation": None,
     "hidden": (0, 1, 2, 3, 4),
     "attention": (1, 2, 3, 4),
@@ -47,6 +49,7 @@ class Row:
       task_type: Of the task.
       outputs: The output, and what its axes are.
       labels: Target features, and what their axes are.
+      words: Whether the target are a teacher's most probable words; `teacher_words` has them.
       counts_padding: Whether padding changes the value, as it does where that was published.
     """
 
@@ -57,13 +60,14 @@ class Row:
     outputs: dict[str, str] = dataclasses.field(default_factory=dict)
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
     counts_padding: bool = False
+    words: bool = False
 
     def make_term(self, **changes) -> Term:
         return Term(**{**self.term, **changes})
 
     def axes(self, name: str) -> str:
         """The axes of an array of the batch, such as `BTD`."""
-        return {**FEATURE_AXES, **self.labels, **self.outputs}[name]
+        return {**FEATURE_AXES, **self.labels, **self.outputs, **WORDS_AXES}[name]
 
 
 FEATURE_AXES = {
@@ -71,6 +75,12 @@ FEATURE_AXES = {
     "word_index": "BT",
     "example_weights": "B",
     "masked_lm_weights": "BP",
+}
+WORDS_AXES = {
+    "teacher/masked_lm_top_k/ids": "BPK",
+    "teacher/masked_lm_top_k/log_probs": "BPK",
+    "teacher/masked_lm_top_k/log_tail": "BP",
+    "teacher/masked_lm_top_k/logsumexp/2": "BP",
 }
 SIZES = {
     "B": EXAMPLES,
@@ -111,7 +121,23 @@ def make_batch(row: Row, seed: int = 3) -> Batch:
         scale = 2.0 if name.startswith("student") else 3.0
         values = random.normal(size=[SIZES[axis] for axis in axes]) * scale
         batch[name] = values.astype(np.float32)
-    return batch
+    return batch | (teacher_words(random) if row.words else {})
+
+
+def teacher_words(random) -> Batch:
+    """The KEPT most probable words of random scores; of one slot nothing is left to others."""
+    scores = random.normal(size=(EXAMPLES, SLOTS, VOCABULARY)) * 2
+    scores[0, 0, :KEPT] = 40
+    log_p = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
+    ids = np.argsort(-log_p, axis=-1)[..., :KEPT]
+    kept = np.take_along_axis(log_p, ids, -1)
+    arrays = {
+        "ids": ids.astype(np.int32),
+        "log_probs": kept.astype(np.float32),
+        "log_tail": np.log(np.maximum(1 - np.exp(kept).sum(-1), 1e-40)).astype(np.float32),
+        "logsumexp/2": np.log(np.exp(log_p / 2).sum(-1)).astype(np.float32),
+    }
+    return {f"teacher/masked_lm_top_k/{name}": value for name, value in arrays.items()}
 
 
 # The mathematics, on one vector in float64.
@@ -165,6 +191,29 @@ def over_examples(value, output="logits", target=None, weights=None):
                 )
                 count += weight
         return total / count
+
+    return mean
+
+
+def over_words(tail, k=KEPT, temperature=1.0):
+    """The mean over slots of what docs/pretraining.md, section 4 says of each tail."""
+
+    def value(batch, b, s):
+        kept = np.float64(batch["teacher/masked_lm_top_k/log_probs"][b, s]) / temperature
+        if temperature != 1.0:
+            kept -= np.float64(batch["teacher/masked_lm_top_k/logsumexp/2"][b, s])
+        p, ids = np.exp(kept)[:k], batch["teacher/masked_lm_top_k/ids"][b, s, :k]
+        q = softmax(np.float64(batch["student/masked_lm_logits"][b, s]) / temperature)
+        inside = -sum(a * np.log(q[i]) for a, i in zip(p, ids, strict=True))
+        if tail == "bucket":
+            others = sum(q[i] for i in range(VOCABULARY) if i not in ids)
+            return inside - (1 - sum(p)) * np.log(others)
+        return inside / sum(p) if tail == "renormalise" else inside
+
+    def mean(batch):
+        weights = batch["masked_lm_weights"] * batch["example_weights"][:, None]
+        places = np.argwhere(weights > 0)
+        return np.mean([value(batch, b, s) for b, s in places])
 
     return mean
 
@@ -424,6 +473,23 @@ ROWS = (
         None,
         outputs={"student/masked_lm_logits": "BPV"},
         labels={"masked_lm_ids": "BP"},
+    ),
+    *(
+        Row(
+            f"top_k_cross_entropy-{name}",
+            {"loss": "top_k_cross_entropy", "output": "masked_lm_logits", **fields},
+            over_words(**changes),
+            None,
+            outputs={"student/masked_lm_logits": "BPV"},
+            words=True,
+        )
+        for name, fields, changes in (
+            ("bucket", {}, {"tail": "bucket"}),
+            ("bucket-2", {"options": {"k": 2}}, {"tail": "bucket", "k": 2}),
+            ("bucket-temperature", {"temperature": 2.0}, {"tail": "bucket", "temperature": 2.0}),
+            ("renormalise", {"options": {"tail": "renormalise"}}, {"tail": "renormalise"}),
+            ("as_published", {"options": {"tail": "as_published"}}, {"tail": "as_published"}),
+        )
     ),
     Row(
         "cross_entropy-next_sentence",

@@ -13,6 +13,8 @@ from xdistil_tf.recipe import Term
 all_rows = pytest.mark.parametrize("row", ROWS, ids=[row.id for row in ROWS])
 with_tokens = [row for row in ROWS if any("T" in axes for axes in row.outputs.values())]
 rows_with_tokens = pytest.mark.parametrize("row", with_tokens, ids=[row.id for row in with_tokens])
+padded_rows = [row for row in ROWS if any(set("TP") & set(one) for one in row.outputs.values())]
+rows_with_padding = pytest.mark.parametrize("row", padded_rows, ids=[row.id for row in padded_rows])
 
 
 def make_objective(row, *terms):
@@ -34,7 +36,8 @@ def nest(batch):
             continue
         key, _, layer = rest.partition("/")
         if layer:
-            nested[who].setdefault(key, {})[int(layer)] = tf.convert_to_tensor(value)
+            layer = int(layer) if layer.isdigit() else layer  # Or one of several tensors.
+            nested[who].setdefault(key, {})[layer] = tf.convert_to_tensor(value)
         else:
             nested[who][key] = tf.convert_to_tensor(value)
     return features, nested["student"], nested["teacher"]
@@ -66,7 +69,7 @@ def pad(row, batch, extra):
     random = np.random.default_rng(9)
     padded = {}
     for name, value in batch.items():
-        widths = [(0, extra if axis == "T" else 0) for axis in row.axes(name)]
+        widths = [(0, extra if axis in "TP" else 0) for axis in row.axes(name)]
         padded[name] = np.pad(value, widths)
         garbage = np.ones(value.shape, bool)
         garbage = ~np.pad(garbage, widths)
@@ -74,7 +77,7 @@ def pad(row, batch, extra):
             padded[name][garbage] = -1
         elif name == "label_ids":
             padded[name][garbage] = 999
-        elif name not in ("input_mask", "label_weights"):
+        elif name not in ("input_mask", "label_weights", "masked_lm_weights"):
             padded[name][garbage] = random.normal(size=garbage.sum()) * 50
     return padded
 
@@ -134,7 +137,7 @@ def test_micro_batches_equal_one(row):
     assert_same(shares(objective, batch, pieces), run(objective, batch))
 
 
-@rows_with_tokens
+@rows_with_padding
 def test_padded_equals_unpadded(row):
     batch = losses_table.make_batch(row)
     objective = make_objective(row)
@@ -145,7 +148,8 @@ def test_padded_equals_unpadded(row):
         return
     for name in gradients:
         tokens = [
-            slice(0, losses_table.TOKENS) if axis == "T" else slice(None) for axis in row.axes(name)
+            slice(0, losses_table.SIZES[axis]) if axis in "TP" else slice(None)
+            for axis in row.axes(name)
         ]
         inside = gradients[name][tuple(tokens)]
         assert np.count_nonzero(gradients[name]) == np.count_nonzero(inside), name

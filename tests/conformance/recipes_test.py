@@ -8,8 +8,8 @@ import tensorflow as tf
 import yaml
 
 import xdistil_tf
-from tests.small_task import ENCODER, OPTIONS
-from xdistil_tf import files, recipe, trainer
+from tests.small_task import ENCODER, OPTIONS, encoder_folder
+from xdistil_tf import files, outputs, recipe, trainer
 from xdistil_tf.data.pretraining import write_pretraining_records
 from xdistil_tf.export import parity
 from xdistil_tf.export.model_folder import export_model_folder
@@ -62,10 +62,20 @@ def corpus(small, tmp_path_factory):
     return {"corpus": f"{records}/train-*", "heldout": f"{records}/heldout-*"}
 
 
-def arguments(config, small, small_cache, corpus):
+@pytest.fixture(scope="session")
+def language_model(small, tmp_path_factory):
+    """A teacher of words and next sentences, of random weights."""
+    head = {"kind": "pretraining", "next_sentence": True}
+    return encoder_folder(tmp_path_factory.mktemp("lm"), small.tokenizer, head)
+
+
+def arguments(config, small, small_cache, corpus, language_model):
     """What a run of this recipe needs."""
     named = {"options": OPTIONS}
-    if config.teacher is not None:
+    terms = [term for one in config.stages for term in one.objective]
+    if any(term.target_output == outputs.TOP_K for term in terms):
+        named["teacher"] = language_model
+    elif config.teacher is not None:
         named |= {"teacher": small.teacher, "teacher_cache": str(small_cache.folder)}
     elif config.model.kind == "encoder" and config.model.hidden_size is None:
         named["init_checkpoint"] = small.encoder
@@ -75,10 +85,10 @@ def arguments(config, small, small_cache, corpus):
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_a_recipe_trains_resumes_and_exports(
-    path, small, small_cache, corpus, tmp_path, monkeypatch
+    path, small, small_cache, corpus, language_model, tmp_path, monkeypatch
 ):
     config = shrunk(path)
-    data, named = arguments(config, small, small_cache, corpus)
+    data, named = arguments(config, small, small_cache, corpus, language_model)
     whole = run(config, data, tmp_path / "whole", **named)
     assert all(one["steps"] == 2 and np.isfinite(one["loss"]) for one in whole["stages"])
 

@@ -18,7 +18,9 @@ from xdistil_tf.data.plan import BLOCK, WINDOW, Plan
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.records import decode_example
 from xdistil_tf.data.sidecars import SidecarReader
+from xdistil_tf.data.slot_sidecars import SlotSidecarReader
 
+Sidecar = SidecarReader | SlotSidecarReader
 _DTYPES = {"int": tf.int64, "float": tf.float32, "bytes": tf.string}
 
 
@@ -51,7 +53,7 @@ class Batches:
         shuffle: bool = True,
         num_replicas: int = 1,
         accumulation: int = 1,
-        sidecars: Mapping[str, SidecarReader] | None = None,
+        sidecars: Mapping[str, Sidecar] | None = None,
         window: int = WINDOW,
         block: int = BLOCK,
     ):
@@ -81,6 +83,9 @@ class Batches:
         self._sidecars = dict(sidecars or {})
         for name, reader in self._sidecars.items():
             _check_sidecar(name, reader, records)
+        self._joined = {}
+        for name, reader in self._sidecars.items():
+            self._joined |= reader.features(name)
         self._schema = _schema(records)
 
     def dataset(
@@ -117,16 +122,17 @@ class Batches:
 
     @tf.autograph.experimental.do_not_convert
     def _load(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
-        names = ["record", "id", "example_weights", "padded_length", "lengths", *self._sidecars]
+        names = ["record", "id", "example_weights", "padded_length", "lengths", *self._joined]
         kinds = [tf.string, tf.string, tf.float32, tf.int32, tf.int32]
-        values = tf.numpy_function(self._read, [step], kinds + [tf.float32] * len(self._sidecars))
+        kinds += [tf.as_dtype(kind) for kind, _ in self._joined.values()]
+        values = tf.numpy_function(self._read, [step], kinds)
         loaded = dict(zip(names, values, strict=True))
         for name, value in loaded.items():
             if name == "padded_length":
                 value.set_shape([])
-            elif name in self._sidecars:
-                row = self._sidecars[name].row
-                value.set_shape([None, *(None if size == -1 else size for size in row.of(-1))])
+            elif name in self._joined:
+                shape = self._joined[name][1]
+                value.set_shape([None, *(None if size == -1 else size for size in shape)])
             else:
                 value.set_shape([None])
         return loaded
@@ -138,7 +144,11 @@ class Batches:
         content += content[:1] * (len(rows) - real)
         ids, lengths = self.records.ids[rows], self.records.lengths[rows]
         pad_to = self.padded_length(int(step))
-        joined = [reader.read(ids, lengths, pad_to, rows) for reader in self._sidecars.values()]
+        joined = [
+            array
+            for reader in self._sidecars.values()
+            for array in reader.arrays(ids, lengths, pad_to, rows)
+        ]
         return [
             np.array(content, object), ids.astype(object), weights, np.int32(pad_to), lengths,
             *joined,
@@ -150,6 +160,10 @@ class Batches:
         parsed = tf.io.parse_example(loaded.pop("record"), _parsers(self._schema))
         pad_to, lengths = loaded.pop("padded_length"), loaded.pop("lengths")
         batch = {name: _dense(parsed[name], spec, pad_to) for name, spec in self._schema.items()}
+        for name, reader in self._sidecars.items():
+            if isinstance(reader, SlotSidecarReader):
+                for field in reader.features(name):
+                    loaded[field] = _at_slots(loaded[field], batch["masked_lm_positions"])
         batch.update(loaded)
         return _completed(batch, lengths, pad_to)
 
@@ -190,7 +204,7 @@ def data_error(error: tf.errors.OpError) -> ValueError | None:
     return ValueError(match[1].strip()) if match else None
 
 
-def _check_sidecar(name: str, reader: SidecarReader, records: RecordSet) -> None:
+def _check_sidecar(name: str, reader: Sidecar, records: RecordSet) -> None:
     if np.array_equal(reader.ids, records.ids):
         return
     missing = reader.missing(records.ids)
@@ -251,6 +265,14 @@ def _dense(value: tf.Tensor | tf.RaggedTensor, spec: FeatureSpec, pad_to: tf.Ten
     elif spec.axis == "slot":
         value = value.to_tensor(spec.padding)  # [B, P]
     return tf.cast(value, tf.int32) if spec.kind == "int" else value
+
+
+def _at_slots(value: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+    """Real slots stand first: `[B, real, ...]` padded to `[B, P, ...]`, the slots of records."""
+    missing = tf.shape(positions)[1] - tf.shape(value)[1]
+    padded = tf.pad(value, [[0, 0], [0, missing], *[[0, 0]] * (value.shape.rank - 2)])
+    padded.set_shape([None, None, *value.shape[2:]])
+    return padded
 
 
 def _completed(

@@ -1,31 +1,27 @@
 """Side-cars: one array per record, beside the record shards, joined into batches by id.
 
-Raw little-endian float16 or bfloat16, row after row, real tokens only, in `<stem>.bin`; ids and
-offsets in `<stem>.index`, written last. Equal order is the fast path; the ids decide.
+Raw little-endian float16 or bfloat16, row after row, real tokens only. Words at masked slots have
+side-cars of their own, `slot_sidecars.py`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
-import hashlib
 import math
-import os
 import pathlib
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from xdistil_tf import files
+from xdistil_tf.data import row_files
+from xdistil_tf.data.row_files import RowFile, RowIds, sidecar_paths
 
 Path = str | pathlib.Path
 
 PRECISIONS = {"float16": np.dtype("<f2"), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-KINDS = ("example", "token", "pair")
+KINDS = ("example", "token", "pair", "slot")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +29,8 @@ class RowShape:
     """The shape of a row.
 
     `example`: `shape` itself, [C] or [D]. `token`: [T, *shape], T real tokens. `pair`:
-    [*shape, T, T], so `shape` is the number of heads.
+    [*shape, T, T], so `shape` is the number of heads. `slot`: [P, *shape], P masked slots, which
+    no length tells: only described, never kept by a `SidecarWriter`.
     """
 
     kind: str
@@ -45,7 +42,7 @@ class RowShape:
 
     def of(self, length: int) -> tuple[int, ...]:
         """The shape of a row with so many tokens."""
-        if self.kind == "token":
+        if self.kind in ("token", "slot"):
             return (length, *self.shape)
         return (*self.shape, length, length) if self.kind == "pair" else self.shape
 
@@ -63,9 +60,6 @@ class SidecarWriter:
         for batch in ...:
             writer.write(ids, logits, lengths)
     ```
-
-    Attributes:
-      sha256: Of the `.bin`, after the block.
     """
 
     def __init__(
@@ -76,19 +70,32 @@ class SidecarWriter:
             raise ValueError(
                 f"Unknown precision. Expected one of {list(PRECISIONS)}. Received: {precision!r}."
             )
+        if self.row.kind == "slot":
+            raise ValueError("Expected rows of example, token or pair. Received: kind='slot'.")
         self.precision = precision
-        self.bytes = 0
-        self.sha256 = ""
-        self._paths = sidecar_paths(path_stem)
-        self._ids: list[bytes] = []
-        self._offsets = [0]
-        self._digest = hashlib.sha256()
+        self._file = RowFile(path_stem)
+        self._file.about = {
+            "kind": self.row.kind,
+            "shape": np.asarray(self.row.shape, np.int64),
+            "precision": precision,
+        }
+
+    @property
+    def bytes(self) -> int:
+        """Of the rows so far."""
+        return self._file.bytes
+
+    @property
+    def sha256(self) -> str:
+        """Of the `.bin`, after the block."""
+        return self._file.sha256
 
     def __enter__(self) -> SidecarWriter:
-        self._paths[1].unlink(missing_ok=True)
-        self._stack = contextlib.ExitStack()
-        self._handle = self._stack.enter_context(files.replaced_file(self._paths[0]))
+        self._file.__enter__()
         return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.__exit__(*error)
 
     def write(self, ids: Sequence[bytes], values: np.ndarray, lengths: Sequence[int]) -> None:
         """Appends rows.
@@ -123,28 +130,7 @@ class SidecarWriter:
                 f"The row of id {name!r} has values that {self.precision} cannot hold. "
                 "Use --cache_precision=bfloat16, or look for NaN in the teacher."
             )
-        content = real.tobytes()
-        self._handle.write(content)
-        self._digest.update(content)
-        self._ids.append(name)
-        self._offsets.append(self._offsets[-1] + real.size)
-        self.bytes += len(content)
-
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
-        if error[0] is not None:
-            return
-        self.sha256 = self._digest.hexdigest()
-        with files.replaced_file(self._paths[1]) as handle:
-            np.savez(
-                handle,
-                ids=np.asarray(self._ids, "S"),
-                offsets=np.asarray(self._offsets, np.int64),
-                kind=self.row.kind,
-                shape=np.asarray(self.row.shape, np.int64),
-                precision=self.precision,
-                sha256=self.sha256,
-            )
+        self._file.append(name, real.tobytes(), real.size)
 
 
 class SidecarReader:
@@ -175,7 +161,8 @@ class SidecarReader:
                 "Make the cache again."
             )
         self.row, self.precision = opened[0][2], opened[0][3]
-        self.ids = np.concatenate([ids for ids, _, _, _ in opened])
+        self._found = RowIds(np.concatenate([ids for ids, _, _, _ in opened]), self.paths)
+        self.ids = self._found.ids
         self._offsets = [offsets for _, offsets, _, _ in opened]
         counts = [len(ids) for ids, _, _, _ in opened]
         self._starts = np.concatenate([[0], np.cumsum(counts)])
@@ -183,7 +170,6 @@ class SidecarReader:
             np.memmap(path, PRECISIONS[self.precision], "r") if offsets[-1] else np.zeros(0)
             for path, offsets in zip(self.paths, self._offsets, strict=True)
         ]
-        self._order: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -210,91 +196,46 @@ class SidecarReader:
           ValueError: If an id is missing, or a row has another length.
         """
         ids = np.asarray(ids, "S")
-        rows = self._find(ids, guess)
+        rows = self._found.find(ids, guess)
         out = np.zeros((len(rows), *self.row.of(pad_to)), np.float32)
         expected = self.row.elements(lengths)
-        shards = np.searchsorted(self._starts, rows, side="right") - 1
-        for number, (row, shard) in enumerate(zip(rows.tolist(), shards.tolist(), strict=True)):
-            place = row - int(self._starts[shard])
-            start, stop = self._offsets[shard][place : place + 2].tolist()
+        places = row_files.shard_places(rows, self._offsets, self._starts)
+        for number, (shard, start, stop) in enumerate(places):
             if stop - start != expected[number]:
                 raise ValueError(
-                    f"{self.paths[shard]} has {stop - start} values for id {_shown(ids[number])}. "
-                    f"Expected {expected[number]} for {int(lengths[number])} tokens: the cache was "
-                    "made from other records. Make it again."
+                    f"{self.paths[shard]} has {stop - start} values for id "
+                    f"{row_files.shown(ids[number])}. Expected {expected[number]} for "
+                    f"{int(lengths[number])} tokens: the cache was made from other records. Make "
+                    "it again."
                 )
             shape = self.row.of(int(lengths[number]))
             real = self._data[shard][start:stop].reshape(shape)
             out[(number, *(slice(size) for size in shape))] = real
         return out
 
+    def features(self, name: str) -> Mapping[str, tuple[type, tuple[int, ...]]]:
+        """What joins a batch under this name: feature -> type and shape, -1 for any size."""
+        return {name: (np.float32, self.row.of(-1))}
+
+    def arrays(
+        self, ids: np.ndarray, lengths: np.ndarray, pad_to: int, guess: np.ndarray | None = None
+    ) -> list[np.ndarray]:
+        """`read`, as one array for each of `features`."""
+        return [self.read(ids, lengths, pad_to, guess)]
+
     def missing(self, ids: np.ndarray) -> np.ndarray:
         """Those of `ids` that have no row."""
-        ids = np.asarray(ids, "S")
-        return ids[self._searched(ids)[1]]
-
-    def _find(self, ids: np.ndarray, guess: np.ndarray | None) -> np.ndarray:
-        if guess is not None and len(guess) and max(guess) < len(self.ids):
-            guess = np.asarray(guess)
-            if np.array_equal(self.ids[guess], ids):
-                return guess
-        rows, absent = self._searched(ids)
-        if absent.any():
-            raise ValueError(
-                f"No row for id {_shown(ids[absent][0])} in {self.paths[0]}"
-                f"{f' and {len(self.paths) - 1} more' if len(self.paths) > 1 else ''}: the cache "
-                "was made from other records. Make it again."
-            )
-        return rows
-
-    def _searched(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Row numbers, and which of them are wrong because the id is missing."""
-        if self._order is None:
-            self._order = np.argsort(self.ids, kind="stable")
-            self._sorted = self.ids[self._order]
-        places = np.searchsorted(self._sorted, ids)
-        places = np.minimum(places, len(self.ids) - 1)
-        return self._order[places], self._sorted[places] != ids
-
-
-def sidecar_paths(path: Path) -> tuple[pathlib.Path, pathlib.Path]:
-    """The `.bin` and the `.index` of a stem or of a `.bin`."""
-    stem = os.fspath(path).removesuffix(".bin")
-    return pathlib.Path(stem + ".bin"), pathlib.Path(stem + ".index")
+        return self._found.missing(ids)
 
 
 def _open(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, RowShape, str]:
     data_path, index_path = sidecar_paths(path)
-    for one in (data_path, index_path):
-        if not one.is_file():
-            raise FileNotFoundError(f"No side-car {one}. Make the teacher cache again.")
+    index = row_files.read_row_index(path)
     try:
-        with np.load(index_path, allow_pickle=False) as index:
-            ids, offsets = index["ids"], index["offsets"]
-            row = RowShape(str(index["kind"]), tuple(index["shape"].tolist()))
-            precision, sha256 = str(index["precision"]), str(index["sha256"])
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{index_path} is damaged ({error}). Make the cache again.") from error
-    size = data_path.stat().st_size
-    expected = int(offsets[-1]) * PRECISIONS[precision].itemsize
-    if size != expected:
-        raise ValueError(
-            f"{data_path} is damaged: expected {expected} bytes, found {size}. Delete it with its "
-            ".index and make the cache again: only these rows are computed."
-        )
-    if _content(data_path, data_path.stat().st_mtime_ns) != sha256:
-        raise ValueError(
-            f"{data_path} is damaged: its content is not what was written. Delete it with its "
-            ".index and make the cache again: only these rows are computed."
-        )
-    return ids, offsets, row, precision
-
-
-@functools.cache
-def _content(path: pathlib.Path, changed: int) -> str:
-    """SHA-256 of a file, computed once a process while it is not `changed`."""
-    return files.file_fingerprint(path)
-
-
-def _shown(name: bytes) -> str:
-    return bytes(name).decode("utf-8", "replace")
+        row = RowShape(str(index["kind"]), tuple(index["shape"].tolist()))
+        precision = str(index["precision"])
+        expected = int(index["offsets"][-1]) * PRECISIONS[precision].itemsize
+    except (ValueError, KeyError) as error:
+        raise row_files.damaged_index(index_path, error) from error
+    row_files.check_content(data_path, expected, str(index["sha256"]))
+    return index["ids"], index["offsets"], row, precision
