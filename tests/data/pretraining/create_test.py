@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from xdistil_tf import files, versions
-from xdistil_tf.data import instances, pretraining, synthetic
+from xdistil_tf.data import pretraining, synthetic
 from xdistil_tf.data.instances import Settings, Vocabulary
 from xdistil_tf.data.pipeline import Batches
 from xdistil_tf.data.record_set import RecordSet

@@ -1,0 +1,1 @@
+"""The same jobs as pipelines of Apache Beam; needs the extra `beam`."""
