@@ -99,16 +99,19 @@ def _varints(flat: np.ndarray) -> tuple[bytes, np.ndarray]:
     """All values one behind the other, and how many bytes each takes."""
     # Negative numbers are ten bytes in two's complement.
     bits = flat.astype(np.int64).view(np.uint64)
+    if bits.max(initial=0) < 1 << 31:
+        bits = bits.astype(np.uint32)  # Half the memory, twice the speed.
     widths = np.ones(len(bits), np.int64)
-    for width in range(1, _VARINT_BYTES):
-        longer = bits >= np.uint64(1 << 7 * width)
+    octets = [bits.astype(np.uint8) & 127]
+    while len(octets) < _VARINT_BYTES:
+        longer = bits >= 1 << 7 * len(octets)
         if not longer.any():
             break
         widths += longer
-    columns = np.arange(widths.max(initial=1))
-    octets = (bits[:, None] >> (columns * 7).astype(np.uint64)).astype(np.uint8) & 127
-    octets[columns < widths[:, None] - 1] |= 128
-    return octets[columns < widths[:, None]].tobytes(), widths
+        octets[-1] |= longer.astype(np.uint8) << 7  # More bytes follow.
+        octets.append((bits >> 7 * len(octets)).astype(np.uint8) & 127)
+    columns = np.arange(len(octets))
+    return np.stack(octets, axis=1)[columns < widths[:, None]].tobytes(), widths
 
 
 def _entries(name: str, payloads: list[bytes]) -> Iterator[bytes]:
