@@ -60,11 +60,11 @@ def begin(folder: pathlib.Path, wanted: str, tokenizer: Tokenizer) -> None:
     work = folder / "work"
     if (work / _BEGUN).is_file() and files.read_json(work / _BEGUN)["fingerprint"] == wanted:
         return
-    # Whose records stand beside it must be known also after a kill: `begun.json` is removed last.
-    if work.is_dir():
-        for path in sorted(work.iterdir()):
-            if path.name != _BEGUN:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    # From here on the folder is known to be ours, and what stands in it to be of no use yet.
+    files.write_json(work / _BEGUN, {"fingerprint": None})
+    for path in sorted(work.iterdir()):
+        if path.name != _BEGUN:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     tokenizer.save(work / "tokenizer")
     files.write_json(work / _BEGUN, {"fingerprint": wanted})
 
@@ -141,7 +141,8 @@ def _refuse_others(folder: pathlib.Path) -> None:
             f"{folder} holds records without a {MANIFEST}, so not of this program. Choose another "
             "output_dir, or remove them."
         )
-    if not ours and (folder / "work").exists():
+    # A call that was killed as it began leaves nothing but a file that is hidden.
+    if not ours and any(folder.glob("work/[!.]*")):
         raise ValueError(
             f"{folder / 'work'} is not of this program. Choose another output_dir, or remove it."
         )
