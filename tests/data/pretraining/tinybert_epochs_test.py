@@ -44,7 +44,9 @@ def create(write, tokenizer, tmp_path):
             lines, metrics = epoch(rows) if isinstance(rows, list) else rows
             contents[f"epoch_{number}.json"] = lines
             contents[f"epoch_{number}_metrics.json"] = metrics
-        folder = write({name: one for name, one in contents.items() if one is not None}, "epochs")
+        folder = write(
+            {name: one for name, one in contents.items() if one is not None}, name + "_of"
+        )
         options = {"max_seq_length": 10, "max_predictions_per_seq": 3, **options}
         return write_pretraining_records(f"{folder}/*.json", tokenizer, tmp_path / name, **options)
 
