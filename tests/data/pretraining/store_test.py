@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from xdistil_tf.data.pretraining import splits, store, text
+from xdistil_tf.data.pretraining import splits, store, text, words
 
 DOCUMENTS = [["good film", "bad"], ["the"], ["\u200b"], ["good film", "bad"], ["a", "\u200b", "in"]]
 
@@ -10,7 +10,8 @@ def write_store(folder, parts, tokenizer, kind="<u2"):
     folder.mkdir(exist_ok=True)
     for number, documents in enumerate(parts):
         part = text.Part(number, "a.txt", 0, 1)
-        store.write_part(folder, part, map(iter, documents), tokenizer, np.dtype(kind))
+        tokenize = words.fast_tokenization(tokenizer)
+        store.write_part(folder, part, map(iter, documents), tokenize, np.dtype(kind))
     store.merge_parts(folder, len(parts), np.dtype(kind))
     return store.Store(folder)
 
@@ -29,7 +30,10 @@ def contents(opened):
 @pytest.mark.parametrize("cut", [0, 1, 2, 3, 5])
 def test_tokens_are_found_by_document_and_sentence_in_any_parts(tokenizer, tmp_path, cut, kind):
     opened = write_store(tmp_path, [DOCUMENTS[:cut], DOCUMENTS[cut:]], tokenizer, kind)
-    ids = {word: tokenizer.backend.token_to_id(word) for word in "good film bad the a in".split()}
+    ids = {
+        word: tokenizer.backend.token_to_id(word)
+        for word in ["good", "film", "bad", "the", "a", "in"]
+    }
     # Sentences and documents without a token are left out.
     first = [[ids["good"], ids["film"]], [ids["bad"]]]
     assert contents(opened) == [first, [[ids["the"]]], first, [[ids["a"]], [ids["in"]]]]

@@ -116,13 +116,13 @@ def write_pretraining_records(
 
 def tokenize_part(job: Job, part: text.Part) -> None:
     """Puts a part of the input into the store."""
-    tokenizer, id_type = job.tokenizer, job.vocabulary.id_type
+    id_type = job.vocabulary.id_type
     if job.epoch_files:
-        ids = {token: number for number, token in enumerate(tokenizer.tokens)}
+        ids = {token: number for number, token in enumerate(job.tokenizer.tokens)}
         tinybert_epochs.write_part(job.work, part, ids, id_type, job.settings)
     else:
         documents = text.read_documents(part)
-        store.write_part(job.work, part, documents, tokenizer, id_type)
+        store.write_part(job.work, part, documents, job.tokenize, id_type)
 
 
 def _create(job: Job, parts: Sequence[text.Part], execute: processes.Execution) -> dict[str, Split]:

@@ -8,6 +8,7 @@ import pathlib
 
 from xdistil_tf.data.pretraining.settings import Settings
 from xdistil_tf.data.pretraining.vocabulary import Vocabulary
+from xdistil_tf.data.pretraining.words import Tokenize, fast_tokenization
 from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
 
 
@@ -41,6 +42,10 @@ class Job:
         return _tokenizer(self.work / "tokenizer", self.fingerprint)
 
     @property
+    def tokenize(self) -> Tokenize:
+        return _tokenize(self.work / "tokenizer", self.fingerprint)
+
+    @property
     def vocabulary(self) -> Vocabulary:
         return _vocabulary(self.work / "tokenizer", self.fingerprint)
 
@@ -54,3 +59,8 @@ def _tokenizer(folder: pathlib.Path, fingerprint: str) -> Tokenizer:
 @functools.lru_cache(maxsize=1)
 def _vocabulary(folder: pathlib.Path, fingerprint: str) -> Vocabulary:
     return Vocabulary.of(_tokenizer(folder, fingerprint))
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenize(folder: pathlib.Path, fingerprint: str) -> Tokenize:
+    return fast_tokenization(_tokenizer(folder, fingerprint))

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-import itertools
 import mmap
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +21,7 @@ import numpy as np
 
 from xdistil_tf import files
 from xdistil_tf.data.pretraining.text import Part
-from xdistil_tf.data.tokenization import Tokenizer
+from xdistil_tf.data.pretraining.words import Tokenize
 
 # A call of the tokenizer: enough for all cores, little memory where lines are long.
 _LINES, _CHARACTERS = 4096, 1 << 20
@@ -36,7 +35,7 @@ def write_part(
     folder: pathlib.Path,
     part: Part,
     documents: Iterable[Iterable[str]],
-    tokenizer: Tokenizer,
+    tokenize: Tokenize,
     id_type: np.dtype,
 ) -> None:
     """Tokenizes the documents of a part. Sentences and documents without a token are left out.
@@ -48,9 +47,10 @@ def write_part(
     digests: list[int] = []
     sizes: list[np.ndarray] = [np.zeros(0, np.int64)]
     with files.replaced_file(_tokens_path(folder, part.number)) as handle:
-        for ids, block in _tokenized(_lines(documents, counts, digests), tokenizer):
+        for block in _blocks(_lines(documents, counts, digests)):
+            ids, block_sizes = tokenize(block)
             handle.write(np.asarray(ids, id_type).tobytes())
-            sizes.append(np.asarray(block, np.int64))
+            sizes.append(np.asarray(block_sizes, np.int64))
     every = np.concatenate(sizes)
     of_document = np.repeat(np.arange(len(counts)), counts)
     kept = np.bincount(of_document[every > 0], minlength=len(counts))
@@ -75,14 +75,6 @@ def _lines(
             yield line
         counts.append(count)
         digests.append(int.from_bytes(digest.digest(), "little"))
-
-
-def _tokenized(lines: Iterator[str], tokenizer: Tokenizer) -> Iterator[tuple[list[int], list[int]]]:
-    """Ids of many sentences one behind the other, and how many each has."""
-    for block in _blocks(lines):
-        encodings = tokenizer.backend.encode_batch_fast(block, add_special_tokens=False)
-        sentences = [encoding.ids for encoding in encodings]
-        yield list(itertools.chain.from_iterable(sentences)), list(map(len, sentences))
 
 
 def _blocks(lines: Iterator[str]) -> Iterator[list[str]]:
