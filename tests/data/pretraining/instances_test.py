@@ -47,6 +47,10 @@ class Memory:
     def tokens(self, start, stop):
         return self._tokens[start:stop]
 
+    def gather(self, starts, lengths):
+        spans = zip(starts, starts + lengths, strict=True)
+        return np.concatenate([self.tokens(*one) for one in spans])
+
 
 def numbered_documents(count=40, sentences=12, words=9):
     """Every token tells its document: id = 10 + 200 * document + its place."""

@@ -37,6 +37,11 @@ def test_tokens_are_found_by_document_and_sentence_in_any_parts(tokenizer, tmp_p
     # Sentences and documents without a token are left out.
     first = [[ids["good"], ids["film"]], [ids["bad"]]]
     assert contents(opened) == [first, [[ids["the"]]], first, [[ids["a"]], [ids["in"]]]]
+    starts = np.array([3, 0, 4, 6, 2, 8])
+    lengths = np.array([1, 2, 0, 2, 1, 1])
+    each = [opened.tokens(a, a + n).tolist() for a, n in zip(starts, lengths, strict=True)]
+    assert opened.gather(starts, lengths).tolist() == [token for one in each for token in one]
+    assert len(each[3]) == 2 and opened.gather(starts[:0], lengths[:0]).tolist() == []
     assert opened.digests[0] == opened.digests[2] and len(set(opened.digests.tolist())) == 3
     assert opened.occurrences.tolist() == [0, 0, 1, 0]
 

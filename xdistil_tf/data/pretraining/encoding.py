@@ -8,13 +8,17 @@ masking they have their true length.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from xdistil_tf.data import records
 from xdistil_tf.data.features import FEATURES
 from xdistil_tf.data.pretraining.masking import Batch
+
+# The bytes of a feature in each row: uint8 [N, bytes] where that is one number, else a list.
+Column = np.ndarray | list[bytes]
 
 _VARINT_BYTES = 10
 _LIST_TAGS = {"bytes": b"\n", "float": b"\x12", "int": b"\x1a"}
@@ -43,25 +47,32 @@ def encode_rows(batch: Batch, ids: list[bytes]) -> list[bytes]:
     """
     columns = {"id": ids} | (_dynamic(batch) if batch.counts is None else _static(batch))
     if batch.is_random_next is not None:
-        columns["next_sentence_labels"] = _rows(batch.is_random_next[:, None])
-    entries = [_entries(name, columns[name]) for name in sorted(columns)]
+        columns["next_sentence_labels"] = batch.is_random_next[:, None]
+    # Columns of one width stand side by side in an array, and are cut into rows once.
+    groups = itertools.groupby(sorted(columns), lambda name: isinstance(columns[name], np.ndarray))
+    entries: list[Iterable[bytes]] = []
+    for fixed, names in groups:
+        if fixed:
+            entries.append(_rows(np.hstack([_fixed(name, columns[name]) for name in names])))
+        else:
+            entries += [_entries(name, columns[name]) for name in names]
     return [_message(b"".join(row)) for row in zip(*entries, strict=True)]
 
 
-def _static(batch: Batch) -> dict[str, list[bytes]]:
+def _static(batch: Batch) -> dict[str, Column]:
     slots = np.arange(batch.positions.shape[1])
     weights = (slots < batch.counts[:, None]).astype("<f4")
     return {
         "input_ids": _varint_rows(batch.input_ids),
-        "input_mask": _rows(_real(batch)),
-        "segment_ids": _rows(batch.segment_ids),
+        "input_mask": _real(batch),
+        "segment_ids": batch.segment_ids,
         "masked_lm_ids": _varint_rows(batch.masked_ids),
         "masked_lm_positions": _varint_rows(batch.positions),
-        "masked_lm_weights": _rows(weights),
+        "masked_lm_weights": weights.view(np.uint8),
     }
 
 
-def _dynamic(batch: Batch) -> dict[str, list[bytes]]:
+def _dynamic(batch: Batch) -> dict[str, Column]:
     real = _real(batch).astype(bool)
     columns = {
         "input_ids": batch.input_ids,
@@ -77,15 +88,15 @@ def _real(batch: Batch) -> np.ndarray:
 
 
 def _rows(values: np.ndarray) -> list[bytes]:
-    """The bytes of each row of an array; single bytes below 128 are varints."""
-    data, size = values.tobytes(), values.shape[1] * values.itemsize
+    """The bytes of each row."""
+    data, size = values.tobytes(), values.shape[1]
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
-def _varint_rows(values: np.ndarray, counts: np.ndarray | None = None) -> list[bytes]:
+def _varint_rows(values: np.ndarray, counts: np.ndarray | None = None) -> Column:
     """The varints of each row; of those where `counts` is true, if it is given."""
     if counts is None and 0 <= values.min(initial=0) and values.max(initial=0) < 128:
-        return _rows(values.astype(np.uint8))
+        return values.astype(np.uint8)  # A byte each.
     sizes = np.ones(values.shape, np.int64) if counts is None else counts.astype(np.int64)
     flat = values.ravel() if counts is None else values[counts]
     data, widths = _varints(flat)
@@ -112,6 +123,12 @@ def _varints(flat: np.ndarray) -> tuple[bytes, np.ndarray]:
         octets.append((bits >> 7 * len(octets)).astype(np.uint8) & 127)
     columns = np.arange(len(octets))
     return np.stack(octets, axis=1)[columns < widths[:, None]].tobytes(), widths
+
+
+def _fixed(name: str, payload: np.ndarray) -> np.ndarray:
+    """What `_entries` gives, where all rows have one width; uint8 [N, bytes]."""
+    head = np.frombuffer(_head(name, payload.shape[1]), np.uint8)
+    return np.hstack([np.broadcast_to(head, (len(payload), len(head))), payload])
 
 
 def _entries(name: str, payloads: list[bytes]) -> Iterator[bytes]:

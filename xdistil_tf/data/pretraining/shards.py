@@ -21,7 +21,7 @@ from xdistil_tf.data.pretraining import draws, instances, masking, splits, tinyb
 from xdistil_tf.data.pretraining.encoding import EncodedShardWriter, encode_rows
 from xdistil_tf.data.pretraining.job import Job
 from xdistil_tf.data.pretraining.settings import Settings
-from xdistil_tf.data.pretraining.store import Store, gather
+from xdistil_tf.data.pretraining.store import Store
 from xdistil_tf.data.pretraining.vocabulary import Vocabulary
 
 _ROWS = 1024  # Of a batch: enough for numpy to be fast, little enough for the cache.
@@ -81,7 +81,7 @@ def _plan(
 
     def other_than(digest: int) -> instances.Other:
         def draw(rng: random.Random) -> memoryview:
-            while digests[number := pool[rng.randrange(len(pool))]] == digest:
+            while digests[number := pool[int(rng.random() * len(pool))]] == digest:
                 pass
             return store.borders(number)
 
@@ -185,7 +185,7 @@ def _fill(
     input_ids: np.ndarray, store: Store, starts: np.ndarray, lengths: np.ndarray, places: np.ndarray
 ) -> None:
     """Puts spans of the store's tokens into rows, from a place of each row on."""
-    tokens = gather(store, starts.tolist(), (starts + lengths).tolist())
+    tokens = store.gather(starts, lengths)
     rows = np.repeat(np.arange(len(lengths)), lengths)
     offsets = np.arange(len(tokens)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     input_ids[rows, np.repeat(places, lengths) + offsets] = tokens

@@ -15,7 +15,7 @@ import bisect
 import hashlib
 import mmap
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -200,6 +200,23 @@ class Store:
         base = self._bases[part]
         return self._parts[part][start - base : stop - base]
 
+    def gather(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """The tokens of several spans, one behind the other; int64.
+
+        Args:
+          starts, lengths: int64 [N].
+        """
+        parts = np.searchsorted(self._bases[1:-1], starts, side="right")
+        ends = np.cumsum(lengths)
+        places = np.arange(ends[-1] if len(ends) else 0)
+        places += np.repeat(starts - (ends - lengths), lengths)
+        of_token = np.repeat(parts, lengths)
+        found = np.empty(len(places), np.int64)
+        for part in np.unique(parts).tolist():
+            own = of_token == part
+            found[own] = self._parts[part][places[own] - self._bases[part]]
+        return found
+
     def release(self) -> None:
         """Gives back the memory of pages that were read; they are read again when needed."""
         if sum(map(len, self._maps)) > _RELEASED_BYTES:
@@ -213,12 +230,6 @@ class Store:
         with open(path, "rb") as handle:
             self._maps.append(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ))
         return np.frombuffer(self._maps[-1], kind)
-
-
-def gather(store: Store, starts: Sequence[int], stops: Sequence[int]) -> np.ndarray:
-    """The tokens of several spans, one behind the other; int64."""
-    spans = [store.tokens(*one) for one in zip(starts, stops, strict=True)]
-    return np.concatenate(spans).astype(np.int64) if spans else np.zeros(0, np.int64)
 
 
 def _tokens_path(folder: pathlib.Path, number: int) -> pathlib.Path:
