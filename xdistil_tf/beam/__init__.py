@@ -1,1 +1,1 @@
-"""The data jobs as Apache Beam pipelines: the same functions, the same bytes."""
+"""The jobs of `data/corpus` and `data/pretraining` as Apache Beam pipelines."""

@@ -46,6 +46,7 @@ FEATURES: Mapping[str, FeatureSpec] = {
     "masked_lm_ids": FeatureSpec("int", "slot"),
     "masked_lm_weights": FeatureSpec("float", "slot", 0.0),
     "next_sentence_labels": FeatureSpec("int", "example"),
+    "word_starts": FeatureSpec("int", "token", -1),
     "is_real_example": FeatureSpec("int", "example", 1),
 }
 

@@ -15,6 +15,8 @@ import tensorflow as tf
 
 from xdistil_tf.data.features import FEATURES, FeatureSpec
 from xdistil_tf.data.plan import BLOCK, WINDOW, Plan
+from xdistil_tf.data.pretraining.dynamic import FEATURES as MASKED
+from xdistil_tf.data.pretraining.dynamic import DynamicMasking
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.records import decode_example
 from xdistil_tf.data.sidecars import SidecarReader
@@ -54,6 +56,8 @@ class Batches:
         num_replicas: int = 1,
         accumulation: int = 1,
         sidecars: Mapping[str, Sidecar] | None = None,
+        masking: DynamicMasking | None = None,
+        worker: tuple[int, int] = (0, 1),
         window: int = WINDOW,
         block: int = BLOCK,
     ):
@@ -67,11 +71,14 @@ class Batches:
           num_replicas: Replicas that take slices of each batch.
           accumulation: Micro-batches of each batch.
           sidecars: Teacher outputs by feature name, `teacher/logits`.
+          masking: Draws the masks of records that have none on disk.
+          worker: Which process, of how many; each reads the slices of its own replicas.
           window: See `Plan`.
           block: See `Plan`.
 
         Raises:
-          ValueError: If numbers are not positive, or a side-car lacks a record.
+          ValueError: If numbers are not positive, replicas cannot be shared out evenly, or a
+            side-car lacks a record.
         """
         for name, value in (("num_replicas", num_replicas), ("accumulation", accumulation)):
             if value < 1:
@@ -80,6 +87,8 @@ class Batches:
         self.plan = Plan(records.lengths, batch_size, seed, shuffle, window, block)
         self.steps_per_epoch = self.plan.steps_per_epoch
         self.slices = num_replicas * accumulation
+        self._masking = masking
+        self._own = _own_slices(num_replicas, accumulation, *worker)
         self._sidecars = dict(sidecars or {})
         for name, reader in self._sidecars.items():
             _check_sidecar(name, reader, records)
@@ -91,7 +100,7 @@ class Batches:
     def dataset(
         self, start_step: int = 0, stop_step: int | None = None, prefetch: int | None = None
     ) -> tf.data.Dataset:
-        """The slices of the steps `start_step … stop_step` (None: without end), in order.
+        """The worker's slices of the steps `start_step … stop_step` (None: without end), in order.
 
         Features are those of `docs/interfaces.md`, section 3, int32, float32 and string.
         `prefetch` global batches are made ahead; None: 4, or 2 with side-cars, which are large.
@@ -104,7 +113,7 @@ class Batches:
         batches = steps.map(self._load).map(
             self._parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
-        if self.slices > 1:
+        if len(self._own) > 1:
             return batches.prefetch(prefetch).map(self._slice).unbatch()
         return batches.prefetch(prefetch)
 
@@ -122,13 +131,14 @@ class Batches:
 
     @tf.autograph.experimental.do_not_convert
     def _load(self, step: tf.Tensor) -> dict[str, tf.Tensor]:
-        names = ["record", "id", "example_weights", "padded_length", "lengths", *self._joined]
-        kinds = [tf.string, tf.string, tf.float32, tf.int32, tf.int32]
+        names = ["record", "id", "example_weights", "padded_length", "lengths", "numbers", "epoch"]
+        names += self._joined
+        kinds = [tf.string, tf.string, tf.float32, tf.int32, tf.int32, tf.int64, tf.int64]
         kinds += [tf.as_dtype(kind) for kind, _ in self._joined.values()]
         values = tf.numpy_function(self._read, [step], kinds)
         loaded = dict(zip(names, values, strict=True))
         for name, value in loaded.items():
-            if name == "padded_length":
+            if name in ("padded_length", "epoch"):
                 value.set_shape([])
             elif name in self._joined:
                 shape = self._joined[name][1]
@@ -138,10 +148,9 @@ class Batches:
         return loaded
 
     def _read(self, step: np.int64) -> list[Any]:
-        rows, weights = self.rows(int(step))
-        real = int(weights.sum())
-        content = self.records.read_many(rows[:real])
-        content += content[:1] * (len(rows) - real)
+        rows, weights = self._own_rows(*self.rows(int(step)))
+        # Fillers repeat the first record of the batch.
+        content = self.records.read_many(rows)
         ids, lengths = self.records.ids[rows], self.records.lengths[rows]
         pad_to = self.padded_length(int(step))
         joined = [
@@ -151,15 +160,24 @@ class Batches:
         ]
         return [
             np.array(content, object), ids.astype(object), weights, np.int32(pad_to), lengths,
-            *joined,
+            rows.astype(np.int64), np.int64(step // self.steps_per_epoch), *joined,
         ]  # fmt: skip
+
+    def _own_rows(self, rows: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Those of the worker's slices."""
+        if len(self._own) == self.slices:
+            return rows, weights
+        return tuple(one.reshape(self.slices, -1)[self._own].ravel() for one in (rows, weights))
 
     @tf.autograph.experimental.do_not_convert
     def _parse(self, loaded: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         loaded = dict(loaded)
         parsed = tf.io.parse_example(loaded.pop("record"), _parsers(self._schema))
         pad_to, lengths = loaded.pop("padded_length"), loaded.pop("lengths")
+        numbers, epoch = loaded.pop("numbers"), loaded.pop("epoch")
         batch = {name: _dense(parsed[name], spec, pad_to) for name, spec in self._schema.items()}
+        if self._masking is not None:
+            batch |= self._masked(numbers, epoch, batch, lengths)
         for name, reader in self._sidecars.items():
             if isinstance(reader, SlotSidecarReader):
                 for field in reader.features(name):
@@ -167,16 +185,44 @@ class Batches:
         batch.update(loaded)
         return _completed(batch, lengths, pad_to)
 
+    def _masked(self, numbers, epoch, batch, lengths) -> dict[str, tf.Tensor]:
+        kinds = [tf.int32, tf.int32, tf.int32, tf.float32]
+        inputs = [numbers, epoch, batch["input_ids"], batch["word_starts"], lengths]
+        drawn = dict(zip(MASKED, tf.numpy_function(self._masking.draw, inputs, kinds), strict=True))
+        for name, value in drawn.items():
+            value.set_shape([None, None if name == "input_ids" else self._masking.slots])
+        return drawn
+
     @tf.autograph.experimental.do_not_convert
     def _slice(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         def cut(value: tf.Tensor) -> tf.Tensor:
             shape = tf.shape(value)  # [slices * rows, ...]
-            split = tf.concat([[self.slices, shape[0] // self.slices], shape[1:]], 0)
+            count = len(self._own)
+            split = tf.concat([[count, shape[0] // count], shape[1:]], 0)
             cut = tf.reshape(value, split)
-            cut.set_shape([self.slices, None, *value.shape[1:]])
+            cut.set_shape([count, None, *value.shape[1:]])
             return cut
 
         return {name: cut(value) for name, value in batch.items()}
+
+
+def _own_slices(num_replicas: int, accumulation: int, index: int, count: int) -> list[int]:
+    """Slices of a global batch that a worker takes, in the order (micro-batch, replica).
+
+    >>> _own_slices(4, 2, 1, 2)
+    [2, 3, 6, 7]
+    """
+    if num_replicas % count or not 0 <= index < count:
+        raise ValueError(
+            f"Expected as many replicas on each worker. Received: {num_replicas} replicas, worker "
+            f"{index} of {count}."
+        )
+    own = num_replicas // count
+    return [
+        micro_batch * num_replicas + replica
+        for micro_batch in range(accumulation)
+        for replica in range(index * own, (index + 1) * own)
+    ]
 
 
 def check_lengths(records: RecordSet, max_length: int | None, taker: str) -> None:
