@@ -77,7 +77,10 @@ def define_precision_flag() -> None:
 def define_strategy_flags() -> None:
     """Replicas, speed and logging."""
     flags.DEFINE_enum(
-        "distribution_strategy", "one_device", ["one_device", "mirrored"], "Replicas of the model."
+        "distribution_strategy",
+        "one_device",
+        strategies.NAMES,
+        "Replicas of the model; multi_worker_mirrored: of train, on several machines (TF_CONFIG).",
     )
     flags.DEFINE_integer(
         "num_replicas", 0, "0: all visible GPUs; logical CPU devices where there is none."
@@ -105,9 +108,24 @@ def define_run_flags() -> None:
     )
 
 
-def strategy():
-    """The strategy that the flags describe."""
-    return strategies.make_strategy(FLAGS.distribution_strategy, FLAGS.num_replicas)
+def strategy(worker_timeout: int | None = None):
+    """The strategy that the flags describe.
+
+    Args:
+      worker_timeout: Seconds until a silent worker counts as dead; `None`: of a binary that runs
+        in one process.
+
+    Raises:
+      ValueError: If such a binary is asked to be one of several workers.
+    """
+    if worker_timeout is None:
+        if FLAGS.distribution_strategy == "multi_worker_mirrored":
+            raise ValueError(
+                "Only train runs on several workers. Expected --distribution_strategy=one_device "
+                "or mirrored."
+            )
+        return strategies.make_strategy(FLAGS.distribution_strategy, FLAGS.num_replicas)
+    return strategies.make_strategy(FLAGS.distribution_strategy, FLAGS.num_replicas, worker_timeout)
 
 
 def trainer_options() -> TrainerOptions:

@@ -25,6 +25,9 @@ def define_flags() -> None:
     flags.DEFINE_string("teacher", None, "Model to learn from.")
     flags.DEFINE_string("teacher_cache", None, "Its outputs, made before by cache_teacher.")
     flags.DEFINE_string("init_checkpoint", None, "What an encoder starts from.")
+    flags.DEFINE_integer(
+        "worker_timeout", 120, "Seconds until a silent worker counts as dead.", lower_bound=1
+    )
 
 
 def data_bindings(pairs: list[str]) -> dict[str, str]:
@@ -41,7 +44,7 @@ def data_bindings(pairs: list[str]) -> dict[str, str]:
 
 
 def main(_) -> None:
-    strategy = shared_flags.strategy()
+    strategy = shared_flags.strategy(FLAGS.worker_timeout)
     config = recipe.load_recipe(recipes.find(FLAGS.recipe), shared_flags.recipe_overrides())
     data = data_bindings(FLAGS.data)
     for name in sorted(set(data) - config.data_names()):

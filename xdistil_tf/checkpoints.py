@@ -53,16 +53,20 @@ class StageFolder:
       definition: Everything that decides the stage's result, as nested JSON-able data:
         stage, parent, data, teacher, seed, ... Not: logging and speed.
       keep: Number of checkpoints that stay; two, so that one may be damaged.
+      writes: False for all but one of several workers, which read what that one writes.
 
     Raises:
       ValueError: If the folder was begun or finished with another definition. Names the fields.
     """
 
-    def __init__(self, path: files.Path, definition: Mapping[str, Any], keep: int = 2):
+    def __init__(
+        self, path: files.Path, definition: Mapping[str, Any], keep: int = 2, writes: bool = True
+    ):
         self.path = pathlib.Path(path)
         self.definition = dict(definition)
         self.fingerprint = files.fingerprint(self.definition)
         self._keep = keep
+        self._writes = writes
         self._checkpoints = self.path / "checkpoints"
         file = self.path / "definition.json"
         if file.exists():
@@ -72,7 +76,7 @@ class StageFolder:
                     f"{self.path} was made with other settings: {'; '.join(changes[:5])}. "
                     "Use another --model_dir, or remove this folder and those after it."
                 )
-        else:
+        elif writes:
             self.path.mkdir(parents=True, exist_ok=True)
             files.write_json(file, self.definition)
 
@@ -105,6 +109,8 @@ class StageFolder:
           best: The best weights, where they differ from the ones in the checkpoint before;
             `None` keeps those.
         """
+        if not self._writes:
+            return
         with files.replaced_folder(self._checkpoints / f"{step:09d}") as folder:
             written = _write_tensors(folder / "tensors", tensors)
             best_step = state.get("best_step")
@@ -126,6 +132,8 @@ class StageFolder:
 
     def finish(self, result: Mapping[str, Any], weights: Tensors) -> None:
         """Writes the final weights, then the result, then removes the checkpoints."""
+        if not self._writes:
+            return
         with files.replaced_folder(self.path / "weights") as folder:
             written = _write_tensors(folder / "tensors", weights)
             files.write_json(folder / "checkpoint.json", written)

@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from xdistil_tf import files, preflight, recipe, versions
+from xdistil_tf import files, preflight, recipe, strategies, versions
 from xdistil_tf.bound_data import BoundData
 from xdistil_tf.data.pipeline import data_error
 from xdistil_tf.interruption import Interruption
@@ -69,6 +69,9 @@ def run(
     teacher = folders.find(teacher) if teacher else None
     init_checkpoint = folders.find(init_checkpoint) if init_checkpoint else None
     strategy = strategy or tf.distribute.get_strategy()
+    worker = strategies.worker_of(strategy)
+    if worker.count > 1:
+        _check_workers(config, teacher, teacher_cache)
     bound = BoundData(data)
     _check_records(config, bound, {"teacher": teacher, "init_checkpoint": init_checkpoint})
     folder = pathlib.Path(model_dir)
@@ -90,13 +93,13 @@ def run(
     )
     stages = Stages(config, model, bound, teaching, folder)
     stages.prepare(strategy, cache_dir or folder / "cache", fingerprint, interruption)
-    with files.replaced_file(folder / "recipe.yaml", "w") as handle:
-        handle.write(config.to_yaml())
+    if worker.writes:
+        with files.replaced_file(folder / "recipe.yaml", "w") as handle:
+            handle.write(config.to_yaml())
     try:
         results, fingerprint = stages.train(trainer, fingerprint)
     except tf.errors.OpError as error:
-        raise data_error(error) or error from error
-    _save_model(model, folder / "model", fingerprint, config, bound)
+        raise data_error(error) or _in_words(error, worker) from error
     summary = {
         "bindings": bindings,
         "seed": config.seed,
@@ -107,9 +110,31 @@ def run(
         "stages": results,
         "versions": versions.environment(),
     }
-    files.write_json(folder / "run.json", summary)
-    logging.info("The trained model is in %s.", folder / "model")
+    if worker.writes:
+        _save_model(model, folder / "model", fingerprint, config, bound)
+        files.write_json(folder / "run.json", summary)
+        logging.info("The trained model is in %s.", folder / "model")
+    strategies.any_of(strategy, False)  # Who leaves first is missed by the others.
     return summary
+
+
+def _check_workers(config: recipe.Recipe, teacher: str | None, teacher_cache: str | None) -> None:
+    if teacher and not teacher_cache and config.teacher and config.teacher.mode != "live":
+        raise ValueError(
+            "Several workers cannot make the cache of a teacher. Make it before with cache_teacher "
+            "and give --teacher_cache, or --set teacher.mode=live."
+        )
+
+
+def _in_words(error: tf.errors.OpError, worker: strategies.Worker) -> Exception:
+    """What is said when a worker is gone; any other error as it is."""
+    gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
+    if worker.count == 1 or not isinstance(error, (*gone, tf.errors.InternalError)):
+        return error
+    return ConnectionError(
+        f"Worker {worker.index} of {worker.count} lost another one. Start all of them again with "
+        "the same commands: they go on from the last checkpoint."
+    )
 
 
 def _check_records(

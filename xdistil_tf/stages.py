@@ -14,10 +14,11 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from xdistil_tf import cache, files, metrics, outputs, recipe, updates
+from xdistil_tf import cache, files, metrics, outputs, recipe, strategies, updates
 from xdistil_tf.bound_data import BoundData
 from xdistil_tf.checkpoints import StageFolder
 from xdistil_tf.data.pipeline import Batches, check_lengths
+from xdistil_tf.data.pretraining.dynamic import masking_of
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import TaskInfo
 from xdistil_tf.evaluate import StageScorer
@@ -111,16 +112,19 @@ class Stages:
         results = []
         for number, (stage, objective) in enumerate(self._pairs(), start=1):
             definition = self._definition(stage, objective, fingerprint)
-            folder = StageFolder(self._path(number, stage), definition)
+            worker = strategies.worker_of(trainer.strategy)
+            folder = StageFolder(self._path(number, stage), definition, writes=worker.writes)
             fingerprint = folder.fingerprint
             if not folder.finished:
                 for part in stage.reinitialise:
                     self._model.initialise_part(part, self._config.seed + number)
+            records, seed = self._bound.named(stage.data, stage.name), (self._config.seed, number)
             data = _StageData(
-                self._bound.named(stage.data, stage.name),
+                records,
                 stage.batch_size,
-                (self._config.seed, number),
-                self._teaching.sidecars(objective, self._bound.named(stage.data, stage.name)),
+                seed=seed,
+                sidecars=self._teaching.sidecars(objective, records),
+                masking=masking_of(records, seed),
             )
             result = trainer.run(
                 stage,
@@ -183,7 +187,10 @@ class Stages:
     ) -> set[str]:
         records = self._bound.named(stage.data, stage.name)
         sidecars = self._teaching.sidecars(objective, records)
-        batch = dict(Batches(records, 1, shuffle=False, sidecars=sidecars).dataset().element_spec)
+        batches = Batches(
+            records, 1, shuffle=False, sidecars=sidecars, masking=masking_of(records, 0)
+        )
+        batch = dict(batches.dataset().element_spec)
         if objective.teacher_request and not sidecars:
             live = self._teaching.teacher(objective)
             rows = cache.row_shapes(live, objective.teacher_request, self._task_type)
@@ -206,7 +213,7 @@ class Stages:
             definition = self._definition(stage, objective, fingerprint)
             path = self._path(number, stage)
             if path.exists():
-                StageFolder(path, definition)
+                StageFolder(path, definition, writes=False)
             fingerprint = files.fingerprint(definition)
 
     def _pairs(self) -> Iterator[tuple[recipe.Stage, Objective]]:
@@ -353,29 +360,41 @@ def _selectable(task: TaskInfo | None, available: outputs.Request) -> tuple[str,
     return ("objective", "task", *known)
 
 
-def _content(records: RecordSet) -> dict[str, str] | str:
-    """The content of each shard, so that a refusal names the one that changed."""
+def _content(records: RecordSet) -> dict[str, Any] | str:
+    """The content of each shard, so that a refusal names the one that changed.
+
+    And how their masks are drawn, where the shards hold none.
+    """
     shards = records.shard_fingerprints()
-    return shards if len(shards) == len(records.paths) else records.fingerprint
+    masking = masking_of(records, 0)
+    if masking is not None:
+        shards |= {"masking": masking.definition}
+    return shards if len(shards) >= len(records.paths) else records.fingerprint
 
 
 class _StageData:
     """`StageData` of the trainer over a record set."""
 
-    def __init__(self, records: RecordSet, batch_size: int, seed: tuple[int, int], sidecars):
+    def __init__(self, records: RecordSet, batch_size: int, **options):
         self._records = records
-        self._options = {"seed": seed, "sidecars": sidecars}
+        self._options = options
         self._batch_size = batch_size
         self.steps_per_epoch = -(-len(records) // batch_size)
 
     def dataset(
-        self, first_step: int, last_step: int, num_replicas: int, accumulation: int
+        self,
+        first_step: int,
+        last_step: int,
+        num_replicas: int,
+        accumulation: int,
+        worker: tuple[int, int] = (0, 1),
     ) -> tf.data.Dataset:
         batches = Batches(
             self._records,
             self._batch_size,
             num_replicas=num_replicas,
             accumulation=accumulation,
+            worker=worker,
             **self._options,
         )
         return batches.dataset(first_step, last_step)

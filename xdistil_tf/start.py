@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from xdistil_tf import files, recipe
+from xdistil_tf import files, recipe, strategies
 from xdistil_tf.checkpoints import StageFolder
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.records import decode_example
@@ -66,16 +66,18 @@ class Start:
         Raises:
           ValueError: If the folder was made from something else; names the field.
         """
-        folder = StageFolder(path, self._definition())
+        worker = strategies.worker_of(strategy)
+        folder = StageFolder(path, self._definition(), writes=worker.writes)
+        made = not folder.finished
+        # Creating variables takes all workers at once, so nobody waits for the folder before.
         with strategy.scope():
-            if folder.finished:
-                model = self._empty(folder.result())
-                assign(model.named_variables(), folder.weights())
-            else:
-                model = self._made()
-        if not folder.finished:
+            model = self._made() if made else self._empty(folder.result())
+        if made and worker.writes:
             weights = {name: v.numpy() for name, v in model.named_variables().items()}
             folder.finish({"config": model.config}, weights)
+        strategies.any_of(strategy, False)  # All go on when worker 0 has written.
+        if not (made and worker.writes):
+            assign(model.named_variables(), folder.weights())
         return model, folder.fingerprint
 
     def _definition(self) -> dict[str, Any]:

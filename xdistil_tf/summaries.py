@@ -17,7 +17,7 @@ class StageSummaries:
     """Writes one stage's curves; use as a context manager.
 
     Args:
-      folder: Where the event files go.
+      folder: Where the event files go; `None`: nowhere, and no bar is shown.
       title: The stage's name, for the progress bar.
       total_steps: Length of the bar.
       first_step: Where a resumed stage goes on.
@@ -26,20 +26,24 @@ class StageSummaries:
 
     def __init__(
         self,
-        folder: pathlib.Path,
+        folder: pathlib.Path | None,
         title: str,
         total_steps: int,
         first_step: int = 0,
         progress: bool = True,
     ):
         self._title = title
-        self._writer = tf.summary.create_file_writer(str(folder))
+        self._writer = (
+            tf.summary.create_file_writer(str(folder))
+            if folder
+            else tf.summary.create_noop_writer()
+        )
         self._bar = tqdm(
             total=total_steps,
             initial=first_step,
             desc=title,
             unit="step",
-            disable=not (progress and sys.stderr.isatty()),
+            disable=not (folder and progress and sys.stderr.isatty()),
         )
 
     def __enter__(self) -> StageSummaries:

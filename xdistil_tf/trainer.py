@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from xdistil_tf import checkpoints, recipe
+from xdistil_tf import checkpoints, recipe, strategies
 from xdistil_tf.interruption import Interrupted, Interruption
 from xdistil_tf.objective import Objective
 from xdistil_tf.optimizers import Optimizer
@@ -35,9 +35,17 @@ class StageData(Protocol):
     steps_per_epoch: int
 
     def dataset(
-        self, first_step: int, last_step: int, num_replicas: int, accumulation: int
+        self,
+        first_step: int,
+        last_step: int,
+        num_replicas: int,
+        accumulation: int,
+        worker: tuple[int, int] = (0, 1),
     ) -> tf.data.Dataset:
-        """Slices of the global batches in the order (step, micro-batch, replica)."""
+        """Slices of the global batches in the order (step, micro-batch, replica).
+
+        `worker` says which process asks, of how many: it gets those of its replicas.
+        """
         ...
 
 
@@ -240,14 +248,16 @@ class _StageRun:
             xla=trainer.options.xla,
         )
         self._step = 0
+        self._worker = strategies.worker_of(self._strategy)
         self._slices = self._strategy.num_replicas_in_sync * self._options.gradient_accumulation
         self._progress = _Progress(self._slices)
         self._best_weights: checkpoints.Tensors | None = None
 
     def to_its_end(self) -> dict[str, Any]:
         resumed = self._restore()
+        shown = self._folder.path if self._worker.writes else None
         with StageSummaries(
-            self._folder.path, self._stage.name, self._total, self._step, self._options.progress
+            shown, self._stage.name, self._total, self._step, self._options.progress
         ) as summaries:
             self._summaries = summaries
             if not resumed:
@@ -266,7 +276,8 @@ class _StageRun:
             self._options.gradient_accumulation,
         )
         # One pass over the whole remaining range: position is arithmetic, not iterator state.
-        dataset = self._data.dataset(self._step, self._total, replicas, accumulation)
+        place = (self._worker.index, self._worker.count)
+        dataset = self._data.dataset(self._step, self._total, replicas, accumulation, place)
         iterator = iter(self._strategy.distribute_datasets_from_function(lambda _: dataset))
         self._updates.trace(iterator)
         self._check_reached()
@@ -277,7 +288,8 @@ class _StageRun:
             # Not after each evaluation: a resumed run evaluates again and finds the same.
             if self._step % self._options.checkpoint_interval == 0:
                 self._save()
-            if self._trainer.interruption.requested:
+            # A signal reaches one worker; all stop at the same step.
+            if strategies.any_of(self._strategy, self._trainer.interruption.requested):
                 self._save()
                 raise Interrupted(f"Stopped in stage {self._stage.name} at step {self._step}.")
 
@@ -342,7 +354,7 @@ class _StageRun:
         self._summaries.evaluation(self._step, evaluator.data, metrics, samples, evaluator.logged)
         if self._step == 0:
             progress.initial_metrics = dict(metrics)
-        value = metrics[evaluator.key]
+        value = strategies.agreed(self._strategy, metrics[evaluator.key])
         if evaluator.better(value, progress.best):
             progress.best, progress.best_step = value, self._step
             progress.best_metrics = dict(metrics)
@@ -415,6 +427,8 @@ class _StageRun:
             progress.seconds,
             progress.examples / max(progress.seconds, 1e-9),
         )
+        if not self._worker.writes:
+            return result | {"fingerprint": self._folder.fingerprint}
         return self._folder.result()
 
 

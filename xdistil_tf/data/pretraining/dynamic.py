@@ -1,4 +1,4 @@
-"""Masks drawn as records are read: other ones in each epoch, the same ones on each reading of it."""
+"""Masks drawn as records are read: other ones in each epoch, each time the same ones in it."""
 
 from __future__ import annotations
 
@@ -34,6 +34,12 @@ class DynamicMasking:
         self._settings = settings
         self._vocabulary = vocabulary
         self._seed = (seed,) if isinstance(seed, int) else tuple(seed)
+
+    @property
+    def definition(self) -> dict[str, float | int | bool]:
+        """What decides the masks, apart from records and seed."""
+        names = ("masked_lm_prob", "max_predictions_per_seq", "do_whole_word_mask")
+        return {name: getattr(self._settings, name) for name in names}
 
     def draw(
         self,
