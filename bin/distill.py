@@ -31,6 +31,11 @@ def define_flags() -> None:
         "Hugging Face folder, TF1 checkpoint, run folder or hub name.",
         required=True,
     )
+    flags.DEFINE_list(
+        "continue_pretraining", [], "Globs of text on which the teacher is pretrained further."
+    )
+    flags.DEFINE_string("pretraining_recipe", "configs/bert/continue_pretraining.yaml", "For that.")
+    flags.DEFINE_multi_string("set_pretraining", [], "Any field of that recipe: path=value.")
     flags.DEFINE_string("init_checkpoint", None, "What a student that is an encoder starts from.")
     flags.DEFINE_string("model_dir", None, "The distill folder.", required=True)
     flags.DEFINE_multi_string("set_teacher", [], "Any field of the teacher's recipe: path=value.")
@@ -70,6 +75,11 @@ def main(_) -> None:
         labels_only=FLAGS.labels_only,
         labels_only_learning_rates=tuple(FLAGS.labels_only_learning_rates),
         export=FLAGS.export,
+        continue_pretraining=tuple(FLAGS.continue_pretraining),
+        pretraining_recipe=recipe.load_recipe(
+            recipes.find(FLAGS.pretraining_recipe),
+            [f"seed={config.seed}", *FLAGS.set_pretraining],
+        ),
     )
     with Interruption().listening() as interruption:
         content = distill(

@@ -1,5 +1,7 @@
 """Repeats the main job over tasks, label subsets and seeds, and writes the table with its JSON.
 
+A study with `arms` compares ways to pretrain a small encoder instead (docs/pretraining.md).
+
 python bin/study.py --study=configs/evidence/xtremedistil_sst2_low.yaml --output_dir=runs/low
 """
 
@@ -10,7 +12,7 @@ import sys
 from absl import flags, logging
 
 import xdistil_tf.with_tensorflow  # noqa: F401 - quiet, before all that import it
-from xdistil_tf import command_line, recipe, recipes, study
+from xdistil_tf import command_line, pretraining_study, recipe, recipes, study
 from xdistil_tf.bin import shared_flags
 from xdistil_tf.interruption import Interruption
 
@@ -33,9 +35,13 @@ def define_flags() -> None:
 
 def main(_) -> None:
     strategy = shared_flags.strategy()
-    config = recipe.load_config(study.Study, recipes.find(FLAGS.study, "study"), FLAGS.set)
+    path = recipes.find(FLAGS.study, "study")
+    pretraining = recipe.has_field(path, "arms")
+    kind = pretraining_study.PretrainingStudy if pretraining else study.Study
+    config = recipe.load_config(kind, path, FLAGS.set)
+    run_it = pretraining_study.run_pretraining_study if pretraining else study.run_study
     with Interruption().listening() as interruption:
-        result = study.run_study(
+        result = run_it(
             config,
             FLAGS.output_dir,
             strategy=strategy,

@@ -26,7 +26,13 @@ LEVELS |= {"word_demands": 2, "cache_folder": 2.5, "cache_checks": 3.1}
 LEVELS |= {"terms": 1, "command_line": 1, "summaries": 1, "optimizers": 1, "checkpoints": 1}
 LEVELS |= {"stage_parts": 1, "teachers": 1, "models": 1, "data": 1}
 LEVELS |= {"objective": 1.5, "updates": 1.8, "trainer": 2}
-LEVELS |= {"beam": 1.5, "pretraining_scores": 1, "evaluate_pretraining": 3.2}
+LEVELS |= {
+    "continued_pretraining": 3.5,
+    "pretraining_study": 4.6,
+    "beam": 1.5,
+    "pretraining_scores": 1,
+    "evaluate_pretraining": 3.2,
+}
 LEVELS |= {"bound_data": 3, "evaluate": 3, "teacher_pass": 2.5, "cache": 3, "export": 3, "start": 3}
 LEVELS |= {"preflight": 3.1, "predict": 3.1, "teaching": 3.1, "report": 3.2}
 LEVELS |= {"stages": 3.2, "run": 3.3}

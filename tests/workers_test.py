@@ -163,7 +163,8 @@ def test_a_signal_to_one_worker_saves_and_stops_all(corpus, start, tmp_path):
         "no json",
         '{"cluster": {"worker": ["a:1"]}}',
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
-        '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]},'
+        ' "task": {"type": "worker", "index": 0}}',
     ],
 )
 def test_a_description_of_no_workers_is_refused(text, monkeypatch):

@@ -17,6 +17,8 @@ from absl import logging
 from xdistil_tf import files, preflight, recipe, report
 from xdistil_tf.baseline import BaselineRun, train_baseline
 from xdistil_tf.bound_data import BoundData
+from xdistil_tf.continued_pretraining import continue_pretraining
+from xdistil_tf.data.readers import read_task
 from xdistil_tf.data.task_records import Options as RecordOptions
 from xdistil_tf.data.task_records import TaskInfo, create_task_records
 from xdistil_tf.data.tokenization import load_tokenizer
@@ -37,6 +39,8 @@ class Job:
       task_dir: The raw task folder.
       task: A GLUE name, `classification`, `regression` or `tagging`.
       teacher: Hugging Face folder, TF1 checkpoint, model folder or hub name.
+      continue_pretraining: Globs of text on which the teacher goes on with its pretraining first.
+      pretraining_recipe: For that.
       model_dir: The distill folder.
       init_checkpoint: What a student that is an encoder starts from.
       transfer_file: Globs of unlabelled texts; `None`: the train texts.
@@ -63,8 +67,12 @@ class Job:
     labels_only: bool = True
     labels_only_learning_rates: tuple[float, ...] = ()
     export: bool = True
+    continue_pretraining: tuple[str, ...] = ()
+    pretraining_recipe: recipe.Recipe | None = None
 
     def __post_init__(self):
+        if self.continue_pretraining and self.pretraining_recipe is None:
+            raise ValueError("continue_pretraining needs a pretraining_recipe. Received: None.")
         if any(rate <= 0 for rate in self.labels_only_learning_rates):
             raise ValueError(
                 "Invalid labels_only_learning_rates. Expected positive numbers. Received: "
@@ -102,6 +110,8 @@ def distill(
     )
     order = _class_order(job, source, task)
     checks = _early_checks(job, source, order is None, task, training)
+    if job.continue_pretraining:
+        source = _pretrained_further(job, source, training)
     teacher = _teacher(job, source, order, task, training)
     checks.append(_teacher_check(job, teacher, task))
     student = run(
@@ -117,6 +127,20 @@ def distill(
     return _reported(
         job,
         report.Results(folder, task, teacher, source, student, baselines, checks, job.recipe.seed),
+    )
+
+
+def _pretrained_further(job: Job, source: str, training: dict[str, Any]) -> str:
+    """The model folder of the given encoder after more pretraining."""
+    given = read_task(job.task_dir, job.task, job.records.columns, job.records.max_bad_rows)
+    reported = [one for name, split in given.splits.items() if name != "train" for one in split]
+    return continue_pretraining(
+        job.pretraining_recipe,
+        source,
+        job.continue_pretraining,
+        reported,
+        pathlib.Path(job.model_dir) / "pretraining",
+        **training,
     )
 
 

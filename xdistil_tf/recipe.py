@@ -256,18 +256,25 @@ def load_recipe(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Reci
 
 def load_config(kind: type[Config], path: str | pathlib.Path, overrides: Sequence[str] = ()):
     """Reads any `Config` from YAML; see `load_recipe`."""
-    path = pathlib.Path(path)
+    data = _read_yaml(pathlib.Path(path), kind.__name__)
+    return parse_config(kind, apply_overrides(data, overrides), str(path))
+
+
+def has_field(path: str | pathlib.Path, field: str) -> bool:
+    """Whether a YAML file has a field, which tells what kind of `Config` it is for."""
+    return field in _read_yaml(pathlib.Path(path), "Study")
+
+
+def _read_yaml(path: pathlib.Path, meant_for: str) -> dict:
     if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no file {path}. Expected a YAML file for {kind.__name__}."
-        )
+        raise FileNotFoundError(f"There is no file {path}. Expected a YAML file for {meant_for}.")
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path}: expected a mapping of fields. Received: {type(data).__name__}.")
-    return parse_config(kind, apply_overrides(data, overrides), str(path))
+    return data
 
 
 def parse_config(kind: type[Config], data: Any, where: str):

@@ -302,11 +302,11 @@ def _job(study: Study, task: StudyTask, seed: int, folder: pathlib.Path) -> Job:
         teacher_recipe=recipe.load_recipe(
             recipes.find(study.teacher_recipe), (*study.set_teacher, *task.set_teacher, *shared)
         ),
-        task_dir=_expanded(task.task_dir),
+        task_dir=expanded(task.task_dir),
         task=task.task,
-        teacher=_expanded(study.teacher),
+        teacher=expanded(study.teacher),
         model_dir=str(folder),
-        transfer_file=(_expanded(task.transfer_file),) if task.transfer_file else None,
+        transfer_file=(expanded(task.transfer_file),) if task.transfer_file else None,
         records=dataclasses.replace(
             RecordOptions(),
             seed=seed,
@@ -329,7 +329,7 @@ def _cell(task: StudyTask, seed: int) -> str:
     return f"{task.task}_{labels}_seed{seed}"
 
 
-def _expanded(path: str) -> str:
+def expanded(path: str) -> str:
     """`$NAME` replaced from the environment.
 
     Raises:
