@@ -235,6 +235,25 @@ THEIRS = {
         do_train do_eval train_batch_size eval_batch_size learning_rate num_train_steps
         num_warmup_steps save_checkpoints_steps iterations_per_loop max_eval_steps use_tpu
         tpu_name tpu_zone gcp_project master num_tpu_cores""",
+    "## 7.": """WikiExtractor.py extract_jsons.py split_text.py
+        multifile_create_pretraining_data.py create_pretraining_data.py
+        extract_teacher_labels_truncated.py extract_teacher_labels.py produce_teacher_labels.py
+        network_distillation_single_machine.py network_distillation_single_machine_truncated.py
+        network_distillation_distributed.py network_distillation_distributed_truncated.py
+        multinode_train.sh extract_jsons--folder extract_jsons--write_file
+        split_text--read_file split_text--split_number split_text--folder split_text--name_base
+        data--input_dir data--output_dir data--output_base_name data--vocab_file
+        data--do_lower_case data--max_seq_length data--max_predictions_per_seq data--random_seed
+        data--dupe_factor data--masked_lm_prob data--short_seq_prob labels--bert_config_file
+        labels--init_checkpoint labels--input_file labels--output_file labels--truncation_factor
+        labels--max_seq_length labels--max_predictions_per_seq labels--batch_size
+        distil--bert_config_file distil--input_file distil--output_dir distil--init_checkpoint
+        distil--truncation_factor distil--max_seq_length distil--max_predictions_per_seq
+        distil--do_train distil--do_eval distil--train_batch_size distil--eval_batch_size
+        distil--learning_rate distil--num_train_steps distil--num_warmup_steps
+        distil--save_checkpoints_steps distil--iterations_per_loop distil--max_eval_steps
+        distil--use_tpu distil--tpu_name distil--tpu_zone distil--gcp_project distil--master
+        distil--num_tpu_cores""",
 }
 MIGRATION = [
     (heading, cells) for heading in THEIRS for cells in rows(section("migration.md", heading))
