@@ -46,7 +46,7 @@ class _StageData:
             accumulation=accumulation,
         )
 
-    def dataset(self, first_step: int, last_step: int, num_replicas: int, accumulation: int):
+    def dataset(self, first_step, last_step, num_replicas, accumulation, worker=(0, 1)):
         return self.batches(num_replicas, accumulation).dataset(first_step, last_step)
 
 

@@ -73,7 +73,7 @@ class ArrayData:
         order = np.random.default_rng(epoch).permutation(self._rows)
         return order[index * self._batch_size : (index + 1) * self._batch_size]
 
-    def dataset(self, first_step, last_step, num_replicas, accumulation):
+    def dataset(self, first_step, last_step, num_replicas, accumulation, worker=(0, 1)):
         pieces = num_replicas * accumulation
         size = -(-self._batch_size // pieces)
 
