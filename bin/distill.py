@@ -31,9 +31,7 @@ def define_flags() -> None:
         "Hugging Face folder, TF1 checkpoint, run folder or hub name.",
         required=True,
     )
-    flags.DEFINE_list(
-        "continue_pretraining", [], "Globs of text on which the teacher is pretrained further."
-    )
+    flags.DEFINE_list("continue_pretraining", [], "Globs of text to pretrain the teacher further.")
     flags.DEFINE_string("pretraining_recipe", "configs/bert/continue_pretraining.yaml", "For that.")
     flags.DEFINE_multi_string("set_pretraining", [], "Any field of that recipe: path=value.")
     flags.DEFINE_string("init_checkpoint", None, "What a student that is an encoder starts from.")

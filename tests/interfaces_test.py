@@ -85,7 +85,7 @@ def test_the_trainer_knows_no_file_format_model_or_method():
     known = set(imports(TREES[PACKAGE / "trainer.py"]))
     assert known <= {
         "checkpoints", "interruption", "objective", "optimizers", "recipe", "summaries", "files",
-        "stage_parts", "updates",
+        "stage_parts", "strategies", "updates",
     }  # fmt: skip
 
 
