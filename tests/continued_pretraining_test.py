@@ -68,9 +68,10 @@ def test_the_main_job_pretrains_its_teacher_first(small, corpus, pretraining_rec
     assert started["init_checkpoint"] != pretrained.weights_fingerprint(small.encoder)
     dropped = json.loads((tmp_path / "pretraining" / "text" / "unseen.json").read_text())
     assert dropped["dropped"] == 3
-    before = (tmp_path / "pretraining" / "run" / "01_pretrain" / "stage.json").stat().st_mtime_ns
+    trained = tmp_path / "pretraining" / "run" / "01_pretrain" / "stage.json"
+    before = trained.stat().st_mtime_ns
     distill(job, options=OPTIONS)
-    assert (tmp_path / "pretraining" / "run" / "01_pretrain" / "stage.json").stat().st_mtime_ns == before
+    assert trained.stat().st_mtime_ns == before
 
 
 def test_records_have_pairs_only_where_the_recipe_asks(small, corpus, tmp_path):
