@@ -1,6 +1,7 @@
 """Soft labels end to end: text -> records -> a teacher's words -> cache -> a student; resumed."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -289,6 +290,30 @@ def test_more_words_than_a_live_teacher_is_asked_for(text, tmp_path):
     config = student(text, TERM, teacher={"mode": "live", "top_k": 10**6})
     with pytest.raises(ValueError, match="Invalid top_k. Expected 1 to .*vocabulary"):
         run(config, text.data, tmp_path, teacher=text.teacher, options=OPTIONS)
+
+
+def test_a_teacher_that_may_name_words_the_student_lacks_is_refused(text, tmp_path):
+    size = len(text.tokenizer.tokens)
+    head = {"kind": "pretraining", "next_sentence": True}
+    padded = encoder_folder(tmp_path / "lm", text.tokenizer, head, vocab_size=size + 8)
+    live = {"teacher": {"mode": "live"}}
+    config = student(text, TERM, **live)
+    message = f"names words of {size + 8}, the student knows {size}.*model.vocab_size={size + 8}"
+    with pytest.raises(ValueError, match=message):
+        run(config, text.data, tmp_path / "run", teacher=padded, options=OPTIONS)
+    model = recipe.to_plain(config)["model"] | {"vocab_size": size + 8}
+    config = student(text, TERM, model=model, **live)
+    run(config, text.data, tmp_path / "larger", teacher=padded, options=OPTIONS)
+
+
+def test_words_of_another_tokenizer_are_refused(text, kept, tmp_path):
+    folder = tmp_path / "cache"
+    shutil.copytree(kept[1].folder, folder)
+    info = json.loads((folder / "cache.json").read_text())
+    info["made_from"]["tokenizer"] = "another"
+    (folder / "cache.json").write_text(json.dumps(info))
+    with pytest.raises(ValueError, match="belongs to another tokenizer than the records"):
+        run(student(text), text.data, tmp_path / "run", teacher_cache=str(folder), options=OPTIONS)
 
 
 # The binary

@@ -77,7 +77,8 @@ def run(
     folder = pathlib.Path(model_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with strategy.scope():
-        teaching = Teaching(config, teacher, teacher_cache, bound.task)
+        tokenizer = bound.tokenizer.fingerprint if bound.tokenizer else ""
+        teaching = Teaching(config, teacher, teacher_cache, bound.task, tokenizer)
     observed = [bound.sets[name] for name in ("train", "transfer") if name in bound.sets]
     start = Start(
         config, bound.tokenizer, bound.task, teacher, teaching.width, init_checkpoint, observed

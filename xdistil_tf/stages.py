@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from xdistil_tf import cache, files, metrics, outputs, recipe, strategies, updates
+from xdistil_tf import cache, files, metrics, outputs, recipe, strategies, updates, word_demands
 from xdistil_tf.bound_data import BoundData
 from xdistil_tf.checkpoints import StageFolder
 from xdistil_tf.data.pipeline import Batches, check_lengths
@@ -239,6 +239,9 @@ class Stages:
                 self._model.available,
                 self._teaching.available,
                 teacher_layers=self._teaching.depth,
+            )
+            word_demands.check_vocabulary(
+                objective, self._teaching.vocab_size, self._model.config.get("vocab_size", 0)
             )
         except ValueError as error:
             raise ValueError(f"Stage {stage.name!r}: {error}") from error

@@ -85,7 +85,8 @@ class Teaching:
       config: The recipe.
       folder: The teacher's model folder, or `None`.
       cache_folder: A cache made before, or `None`.
-      task: Tells tagging from sentence tasks, and the tokenizer of the records.
+      task: Tells tagging from sentence tasks; `None` for records of pretraining.
+      tokenizer: Fingerprint of the records' tokenizer; empty where nobody knows it.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Teaching:
         folder: str | None,
         cache_folder: str | None,
         task: TaskInfo | None,
+        tokenizer: str = "",
     ):
         if (folder or cache_folder) and config.teacher is None:
             raise ValueError(
@@ -103,6 +105,7 @@ class Teaching:
         self._config = config
         self._folder = folder
         self._task = task
+        self._tokenizer = tokenizer
         self._task_type = task.task_type if task else None
         self._live: LiveTeacher | None = None
         self._cache = cache.TeacherCache(cache_folder) if cache_folder else None
@@ -142,6 +145,15 @@ class Teaching:
         kept = self._cache.info["outputs"] if self._cache is not None else {}
         row = kept.get("teacher/representation")
         return row["shape"][-1] if row else None
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Words that `masked_lm_top_k` may name; `None` without it."""
+        if self._cache is not None:
+            row = self._cache.info["outputs"].get(f"teacher/{outputs.TOP_K}")
+            return row["vocab_size"] if row else None
+        known = self._live is not None and outputs.TOP_K in self._live.available
+        return self._live.vocab_size if known else None
 
     def settle(
         self,
@@ -183,7 +195,7 @@ class Teaching:
             self._live,
             request,
             self._config.teacher.precision,
-            self._task.tokenizer["fingerprint"] if self._task else "",
+            self._tokenizer,
         )
         self._cache = cache.write_cache(
             self._live,
@@ -242,7 +254,7 @@ class Teaching:
 
     def _check_cache(self) -> None:
         made_from = self._cache.info["made_from"]
-        if self._task and made_from["tokenizer"] != self._task.tokenizer["fingerprint"]:
+        if self._tokenizer not in ("", made_from["tokenizer"]):
             raise ValueError(
                 f"The teacher cache {self._cache.folder} belongs to another tokenizer than the "
                 "records. Make it again with cache_teacher."

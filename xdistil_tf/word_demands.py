@@ -54,6 +54,24 @@ def check(
             )
 
 
+def check_vocabulary(objective: Objective, taught: int | None, learnt: int) -> None:
+    """Checks that a student has every word that its teacher may name.
+
+    Args:
+      objective: Of a stage.
+      taught: Words of the teacher's vocabulary.
+      learnt: Words of the student's.
+
+    Raises:
+      ValueError: If a word of the teacher may be none of the student's.
+    """
+    if outputs.TOP_K in objective.teacher_request and taught is not None and taught > learnt:
+        raise ValueError(
+            f"The teacher names words of {taught}, the student knows {learnt}. Expected a student "
+            f"with as many: --set model.vocab_size={taught}."
+        )
+
+
 def temperatures(config: recipe.Recipe) -> tuple[float, ...]:
     """Those other than 1 that any term of a recipe softens words with."""
     found = {
