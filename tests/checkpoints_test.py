@@ -67,6 +67,17 @@ def test_a_finished_stage_keeps_its_result_and_weights_alone(folder):
     ]  # fmt: skip
 
 
+def test_one_who_does_not_write_reads_what_another_writes(folder):
+    other = StageFolder(folder.path, DEFINITION, writes=False)
+    other.save(1, {"best_step": None}, TENSORS)
+    other.finish({"steps": 1}, {"w": np.ones(2, np.float32)})
+    assert other.latest() is None and not other.finished
+    folder.save(2, {"best_step": None}, TENSORS)
+    assert other.latest().step == 2
+    StageFolder(folder.path.parent / "02_next", DEFINITION, writes=False)
+    assert not (folder.path.parent / "02_next").exists()
+
+
 def test_damaged_final_weights_are_an_error(folder):
     folder.finish({}, {"w": np.ones(2, np.float32)})
     path = folder.path / "weights/tensors.safetensors"
