@@ -33,7 +33,9 @@ def test_auto_chooses_once_and_stays_with_it(small, tmp_path, monkeypatch, befor
     identities = []
     for free in (before, after):
         disk(monkeypatch, free)
-        taught = teaching.Teaching(config, small.teacher, None, small.info, small.info.tokenizer["fingerprint"])
+        taught = teaching.Teaching(
+            config, small.teacher, None, small.info, small.info.tokenizer["fingerprint"]
+        )
         wanted = demands(small, config)
         taught.settle(wanted, tmp_path / "cache")
         identities.append(taught.identity(wanted[0][0]))
@@ -49,7 +51,13 @@ def test_a_cache_with_the_labels_in_another_order_is_refused(small, tmp_path):
     spec = teaching.cache_spec(folder, live, {"logits": None}, "float16", "")
     cache.write_cache(live, spec, [small.records("heldout")], tmp_path / "cache")
     with pytest.raises(ValueError, match="has the classes .* the records have"):
-        teaching.Teaching(student_recipe(), None, str(tmp_path / "cache"), small.info, small.info.tokenizer["fingerprint"])
+        teaching.Teaching(
+            student_recipe(),
+            None,
+            str(tmp_path / "cache"),
+            small.info,
+            small.info.tokenizer["fingerprint"],
+        )
 
 
 def test_a_cache_of_a_teacher_with_another_tokenizer_is_refused(small, small_cache, tmp_path):
@@ -59,7 +67,9 @@ def test_a_cache_of_a_teacher_with_another_tokenizer_is_refused(small, small_cac
     changed = info | {"made_from": info["made_from"] | {"tokenizer": "of another"}}
     files.write_json(folder / "cache.json", changed)
     with pytest.raises(ValueError, match="belongs to another tokenizer than the records"):
-        teaching.Teaching(student_recipe(), None, str(folder), small.info, small.info.tokenizer["fingerprint"])
+        teaching.Teaching(
+            student_recipe(), None, str(folder), small.info, small.info.tokenizer["fingerprint"]
+        )
 
 
 def test_damage_in_the_cache_is_found_before_the_first_stage(small, small_cache, tmp_path):
@@ -68,7 +78,9 @@ def test_damage_in_the_cache_is_found_before_the_first_stage(small, small_cache,
     path = folder / "heldout-00001-of-00002.logits.bin"
     path.write_bytes(bytes(path.stat().st_size))
     config = student_recipe()
-    taught = teaching.Teaching(config, None, str(folder), small.info, small.info.tokenizer["fingerprint"])
+    taught = teaching.Teaching(
+        config, None, str(folder), small.info, small.info.tokenizer["fingerprint"]
+    )
     with pytest.raises(ValueError, match="heldout-00001-of-00002.logits.bin is damaged"):
         taught.settle(demands(small, config), tmp_path / "unused")
 
@@ -79,7 +91,9 @@ def test_the_weights_are_hashed_once_for_all_stages(small, monkeypatch):
         pretrained, "weights_fingerprint", lambda folder: calls.append(folder) or original(folder)
     )
     config = student_recipe(teacher={"mode": "live"})
-    taught = teaching.Teaching(config, small.teacher, None, small.info, small.info.tokenizer["fingerprint"])
+    taught = teaching.Teaching(
+        config, small.teacher, None, small.info, small.info.tokenizer["fingerprint"]
+    )
     objective = demands(small, config)[0][0]
     assert taught.identity(objective) == taught.identity(objective) and len(calls) == 1
 
@@ -96,5 +110,7 @@ def test_the_layer_that_a_cache_holds_is_logged(small, tmp_path, caplog):
     folder = make_cache(small, tmp_path / "cache", layer=-2).folder
     config = student_recipe(teacher={"layer": -2})
     with caplog.at_level("INFO", logger="absl"):
-        teaching.Teaching(config, None, str(folder), small.info, small.info.tokenizer["fingerprint"])
+        teaching.Teaching(
+            config, None, str(folder), small.info, small.info.tokenizer["fingerprint"]
+        )
     assert f"Teacher cache {folder}: layer 1 of 2 is compared." in caplog.text
