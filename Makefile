@@ -32,7 +32,7 @@ format: $(VENV)/.installed
 
 # PyTorch is only the other side of benchmarks and the maker of test fixtures.
 $(VENV)/.bench: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet "torch==2.13.0" "wikiextractor==3.0.7"
+	$(BIN)/python -m pip install --quiet "torch==2.13.0" "wikiextractor==3.1.0"
 	touch $@
 
 bench-deps: $(VENV)/.bench

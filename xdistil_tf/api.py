@@ -8,6 +8,7 @@ Modules may move; these names stay.
 """
 
 from xdistil_tf.cache import CacheSpec, TeacherCache, write_cache
+from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import create_task_records
 from xdistil_tf.data.tokenization import load_tokenizer
 from xdistil_tf.distill import Job, distill
@@ -36,6 +37,7 @@ __all__ = [
     "Optimizer",
     "Predictor",
     "Recipe",
+    "RecordSet",
     "Stage",
     "Study",
     "TeacherCache",
