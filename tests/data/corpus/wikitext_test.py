@@ -92,12 +92,12 @@ def test_tidy_mends_what_templates_leave(line, expected):
     ],
 )
 def test_disambiguation_is_told_by_template_switch_or_title(title, markup):
-    assert disambiguation.is_marked(title, markup, wikitext.Page(markup).template_names())
+    assert disambiguation.is_marked(title, markup, wikitext.Page(markup).template_names)
 
 
 def test_an_article_is_no_disambiguation():
     markup = "{{About|x|y (disambiguation)}} Foo is [[disambiguation|one]]. {{citation needed}}"
-    assert not disambiguation.is_marked("Foo", markup, wikitext.Page(markup).template_names())
+    assert not disambiguation.is_marked("Foo", markup, wikitext.Page(markup).template_names)
 
 
 @pytest.mark.parametrize(

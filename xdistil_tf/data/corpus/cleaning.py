@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-_OPEN = "(（[［"
+_BRACKETS, _QUOTES = "(（[［)）", '"“„«「'
 # What stays in parentheses whose templates are gone: "( ; )", "(, )", "（，）".
 _HOLLOW = re.compile(r"\s?[(（\[［][\s,;:/.·•|、，；：–—-]*[)）\]］]")
 _LEADING = re.compile(r"(?<=[(（])[\s,;:、，；：]+(?=\S)")
 _TRAILING = re.compile(r"[\s,;:、，；：]+(?=[)）])")
-_REPEATED = re.compile(r"([,;:])(?:\s*[,;:])+(?=\s|$)")
+_REPEATED = re.compile(r"([,;:])(?:[^\S\n]*[,;:])+(?=\s|$)")
 _BEFORE_STOP = re.compile(r"[ \t\u00a0]+(?=[,;.!?](?:\s|$))")
 _DANGLING = re.compile(r"[,;:]+(?=\.(?:\s|$))")
-_SPACES = re.compile(r"[ \t\u00a0]+")
+_SPACES = re.compile(r"[ \t\u00a0]{2,}|[\t\u00a0]")  # One space is as it should be.
 _MARKER = re.compile(r"^[\s*#:;•·‣▪◦]+(?=\S)|^\s*[-–—]\s+(?=\S)")
 _HOLLOW_QUOTES = re.compile(r"(?<!\S)(?:\"\"|“”|„“|«\s?»|「」)(?=[\s,.;:]|$) ?")
 _START = re.compile(r"^[\s,;:)）、，；：]+")
@@ -38,22 +39,40 @@ def tidy(text: str) -> str:
     >>> tidy("Foo ( ; ) is a town , in  Bar.\\n* An item.")
     'Foo is a town, in Bar.\\nAn item.'
     """
-    lines = (_tidy_line(line) for line in text.split("\n"))
+    text = "\n".join(_without_markup(line) for line in text.split("\n"))
+    text = _BEFORE_STOP.sub("", _REPEATED.sub(r"\1", text))
+    text = _SPACES.sub(" ", _DANGLING.sub("", text))
+    lines = (_START.sub("", line).strip() for line in text.split("\n"))
     return "\n".join(line for line in lines if line)
 
 
-def _tidy_line(line: str) -> str:
+def _without_markup(line: str) -> str:
+    """A line without what no parser took for markup, and what stands in empty brackets."""
     if _TABLE_LINE.match(line):
         return ""
-    for pattern in (_SWITCH, _TAG, _FORMULA):
-        line = pattern.sub("", line)
-    line = _BRACES.sub("", _MARKER.sub("", _VARIANTS.sub(_first_variant, line)))
+    # Most lines have nothing of most kinds: a look for a letter costs a tenth of a substitution.
+    if "_" in line:
+        line = _FORMULA.sub("", _SWITCH.sub("", line))
+    if "<" in line:
+        line = _TAG.sub("", line)
+    if "-{" in line:
+        line = _VARIANTS.sub(_first_variant, line)
+    line = _MARKER.sub("", line)
+    if _has(line, "{}[]'"):
+        line = _BRACES.sub("", line)
+    bracketed = _has(line, _BRACKETS)
     before = None
-    while before != line and any(one in line for one in _OPEN):  # One pair may hold another.
+    while bracketed and before != line:  # One pair may hold another.
         before, line = line, _HOLLOW.sub("", line)
-    line = _TRAILING.sub("", _LEADING.sub("", _HOLLOW_QUOTES.sub("", line)))
-    line = _BEFORE_STOP.sub("", _REPEATED.sub(r"\1", line))
-    return _START.sub("", _SPACES.sub(" ", _DANGLING.sub("", line))).strip()
+    if _has(line, _QUOTES):
+        line = _HOLLOW_QUOTES.sub("", line)
+    if bracketed:
+        line = _TRAILING.sub("", _LEADING.sub("", line))
+    return line
+
+
+def _has(line: str, parts: Iterable[str]) -> bool:
+    return any(one in line for one in parts)
 
 
 def _first_variant(match: re.Match) -> str:

@@ -72,7 +72,7 @@ def _clean_text(document: Document) -> str | Dropped | Bad:
     if document.kind == "wikitext":
         try:
             page = wikitext.Page(document.text, document.hidden)
-            if disambiguation.is_marked(document.title, document.text, page.template_names()):
+            if disambiguation.is_marked(document.title, document.text, page.template_names):
                 return Dropped("disambiguation")
             text = page.text()
         except ValueError as error:

@@ -22,7 +22,7 @@ from xdistil_tf.data.corpus import convert, inputs, parts, workers
 from xdistil_tf.data.corpus.documents import Found
 
 FORMAT = 1
-_CONVERSION = 1  # One more with each change of the code that changes bytes of the shards.
+_CONVERSION = 2  # One more with each change of the code that changes bytes of the shards.
 _FINISHED = "corpus.json"
 _PROGRESS_SECONDS = 60.0
 

@@ -12,7 +12,7 @@ import html
 import re
 from collections.abc import Iterator, Sequence
 
-from xdistil_tf.data.corpus import cleaning
+from xdistil_tf.data.corpus import cleaning, pruning
 
 # Their content is no prose.
 _DROPPED_TAGS = frozenset(
@@ -40,6 +40,7 @@ _MEASURES = frozenset(("convert", "cvt"))
 _PUNCTUATION = {"ndash": "–", "spaced ndash": " – ", "snd": " – ", "mdash": "—", "nbsp": " ",
                 "spnd": " – ", "!": "", "'": "'", "\"": "\"", "·": " · ", "•": " • ",
                 "dot": " · ", "=": "=", "snds": " – ", "emdash": "—", "endash": "–"}  # fmt: skip
+_SHOWN = _MEASURES | frozenset(_PUNCTUATION)
 # Sections that are lists of works and links, in larger wikis.
 _LISTS = frozenset(
     [
@@ -114,6 +115,10 @@ class Page:
       markup: Wikitext, decoded from XML.
       hidden: Names of namespaces whose links show no text, in lower case.
 
+    Attributes:
+      template_names: Of the templates that stand on the page itself, not within others; in lower
+        case.
+
     Raises:
       ImportError: If mwparserfromhell is missing.
       ValueError: If the parser gives up.
@@ -122,16 +127,15 @@ class Page:
     def __init__(self, markup: str, hidden: Sequence[str] = ("file", "image", "category")):
         self._hidden = frozenset(hidden)
         parser = _parser()
+        pruned = pruning.prune(
+            markup, lambda name: name in _SHOWN or _argument_of(name) is not None
+        )
+        self.template_names = pruned.template_names
         try:
             # Bold and italics are cut out as text: unbalanced ones swallow whole pages otherwise.
-            self._code = parser.parse(markup, skip_style_tags=True)
+            self._code = parser.parse(pruned.markup, skip_style_tags=True)
         except (parser.parser.ParserError, RecursionError) as error:
             raise ValueError(f"expected wiki markup, which cannot be parsed: {error}") from error
-
-    def template_names(self) -> set[str]:
-        """Of the templates that stand on the page itself, not within others; in lower case."""
-        templates = self._code.ifilter_templates(recursive=False)
-        return {_name(one.name).replace("_", " ") for one in templates}
 
     def text(self) -> str:
         """The prose, a paragraph a line.
@@ -180,13 +184,13 @@ class Page:
             yield from self._pieces(node.text)
 
     def _template(self, node) -> Iterator[str]:
-        name = _name(node.name).replace("_", " ")
+        name = pruning.template_name(node.name.strip_code())
         if name in _PUNCTUATION:
             yield _PUNCTUATION[name]
         elif name in _MEASURES and node.has("1") and node.has("2"):
             yield " ".join(html.unescape(str(node.get(one).value)).strip() for one in ("1", "2"))
         else:
-            shown = _DRESSED.get(name) or _DRESSED.get(name.partition("-")[0] + "-")
+            shown = _argument_of(name)
             if shown and node.has(shown):
                 yield from self._pieces(node.get(shown).value)
 
@@ -235,10 +239,9 @@ def _entity(node) -> str:
         return "\ufffd"  # A number beyond Unicode.
 
 
-def _name(name) -> str:
-    """A template's name in lower case, without comments and its namespace."""
-    plain = str(name.strip_code() if hasattr(name, "strip_code") else name)
-    return " ".join(plain.split()).lower().removeprefix("template:")
+def _argument_of(name: str) -> str | None:
+    """Which argument of a template is shown, if one is."""
+    return _DRESSED.get(name) or _DRESSED.get(name.partition("-")[0] + "-")
 
 
 def _parser():
