@@ -46,7 +46,7 @@ setuptools.setup(
         "console_scripts": [
             f"xdistil-{verb.replace('_', '-')}=xdistil_tf.bin.{verb}:run"
             for verb in VERBS
-            if verb != "shared_flags"
+            if not verb.endswith("_flags")
         ]
     },
 )

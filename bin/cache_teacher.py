@@ -50,7 +50,9 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "cache_precision", "float16", SLOT_PRECISIONS, "Of what is kept; uint8: of words alone."
     )
-    flags.DEFINE_integer("batch_size", 128, "Examples of a forward pass.", lower_bound=1)
+    flags.DEFINE_integer(
+        "batch_size", None, "Examples of a forward pass: 128; 32 for masked_lm_top_k.", 1
+    )
     flags.DEFINE_integer("verify", 0, "Recompute so many random records and report.")
     flags.DEFINE_enum(
         "format", "sidecar", ["sidecar", "tsv"], "tsv: write the logits as text, too."

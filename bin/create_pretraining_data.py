@@ -6,13 +6,15 @@ python bin/create_pretraining_data.py --input_file='text/*.txt' --output_dir=rec
 
 from __future__ import annotations
 
+import contextlib
+
 from absl import flags, logging
 
 from xdistil_tf import command_line
+from xdistil_tf.bin import runner_flags
 from xdistil_tf.data.pretraining import processes, write_pretraining_records
-from xdistil_tf.data.tokenization import load_tokenizer
+from xdistil_tf.data.tokenization import find_tokenizer, load_tokenizer
 from xdistil_tf.interruption import Interruption
-from xdistil_tf.models import folders
 
 FLAGS = flags.FLAGS
 
@@ -40,12 +42,21 @@ def define_flags() -> None:
     flags.DEFINE_integer("num_shards", 16, "Files of train records.")
     flags.DEFINE_integer("num_processes", 0, "0: all cores. Does not change a byte.")
     flags.DEFINE_integer("seed", 12345, "Of everything random.")
-    flags.DEFINE_string("runner", None, "An Apache Beam runner instead of processes.")
+    runner_flags.define_runner_flags()
 
 
 def main(_) -> None:
-    tokenizer = load_tokenizer(folders.find_tokenizer(FLAGS.tokenizer), FLAGS.do_lower_case)
-    with Interruption().listening() as interruption:
+    tokenizer = load_tokenizer(find_tokenizer(FLAGS.tokenizer), FLAGS.do_lower_case)
+    runner = runner_flags.runner()
+    with contextlib.ExitStack() as stack:
+        if runner is None:
+            # A runner is stopped by the signal itself; the records' shards are whole all the same.
+            interruption = stack.enter_context(Interruption().listening())
+            execute = processes.execution(FLAGS.num_processes, interruption)
+        else:
+            from xdistil_tf.beam import pretraining
+
+            execute = pretraining.execution(runner)
         manifest = write_pretraining_records(
             FLAGS.input_file,
             tokenizer,
@@ -61,18 +72,10 @@ def main(_) -> None:
             FLAGS.short_seq_prob,
             FLAGS.num_shards,
             FLAGS.dynamic_masking,
-            execution(interruption),
+            execute,
         )
     counts = {name: split["records"] for name, split in manifest["splits"].items()}
     logging.info("Records are in %s: %s.", FLAGS.output_dir, counts)
-
-
-def execution(interruption: Interruption) -> processes.Execution:
-    if FLAGS.runner:
-        from xdistil_tf.beam import pretraining
-
-        return pretraining.execution(FLAGS.runner)
-    return processes.execution(FLAGS.num_processes, interruption)
 
 
 def run() -> None:

@@ -12,8 +12,7 @@ import xdistil_tf.with_tensorflow  # noqa: F401 - quiet, before all that import 
 from xdistil_tf import command_line
 from xdistil_tf.bin import shared_flags
 from xdistil_tf.data.task_records import create_task_records
-from xdistil_tf.data.tokenization import load_tokenizer
-from xdistil_tf.models import folders
+from xdistil_tf.data.tokenization import find_tokenizer, load_tokenizer
 
 FLAGS = flags.FLAGS
 
@@ -31,7 +30,7 @@ def main(_) -> None:
     info = create_task_records(
         FLAGS.task_dir,
         FLAGS.task,
-        load_tokenizer(folders.find_tokenizer(FLAGS.tokenizer), FLAGS.do_lower_case),
+        load_tokenizer(find_tokenizer(FLAGS.tokenizer), FLAGS.do_lower_case),
         FLAGS.output_dir,
         FLAGS.transfer_file,
         shared_flags.records_options(FLAGS.seed, FLAGS.max_seq_length or 128),

@@ -23,6 +23,7 @@ def define_flags() -> None:
     shared_flags.define_task_flags()
     shared_flags.define_records_flags()
     shared_flags.define_run_flags()
+    shared_flags.define_pretraining_flags()
     flags.DEFINE_string("recipe", "configs/xtremedistil/text.yaml", "Of the student.")
     flags.DEFINE_string("teacher_recipe", "configs/bert/finetune.yaml", "Fine-tunes the teacher.")
     flags.DEFINE_string(
@@ -31,9 +32,6 @@ def define_flags() -> None:
         "Hugging Face folder, TF1 checkpoint, run folder or hub name.",
         required=True,
     )
-    flags.DEFINE_list("continue_pretraining", [], "Globs of text to pretrain the teacher further.")
-    flags.DEFINE_string("pretraining_recipe", "configs/bert/continue_pretraining.yaml", "For that.")
-    flags.DEFINE_multi_string("set_pretraining", [], "Any field of that recipe: path=value.")
     flags.DEFINE_string("init_checkpoint", None, "What a student that is an encoder starts from.")
     flags.DEFINE_string("model_dir", None, "The distill folder.", required=True)
     flags.DEFINE_multi_string("set_teacher", [], "Any field of the teacher's recipe: path=value.")
@@ -74,10 +72,7 @@ def main(_) -> None:
         labels_only_learning_rates=tuple(FLAGS.labels_only_learning_rates),
         export=FLAGS.export,
         continue_pretraining=tuple(FLAGS.continue_pretraining),
-        pretraining_recipe=recipe.load_recipe(
-            recipes.find(FLAGS.pretraining_recipe),
-            [f"seed={config.seed}", *FLAGS.set_pretraining],
-        ),
+        pretraining_recipe=shared_flags.pretraining_recipe(config.seed),
     )
     with Interruption().listening() as interruption:
         content = distill(

@@ -23,7 +23,12 @@ def define_flags() -> None:
     flags.DEFINE_string("split", "dev", "Split of the task folder.")
     flags.DEFINE_string("records", None, "Glob of record shards, instead of a task folder.")
     flags.DEFINE_string("teacher", None, "Compared with the model on pretraining records.")
-    flags.DEFINE_integer("batch_size", 128, "Examples of a forward pass.", lower_bound=1)
+    flags.DEFINE_integer(
+        "batch_size",
+        None,
+        "Examples of a forward pass. Default: 128; 32 of pretraining records.",
+        lower_bound=1,
+    )
     flags.DEFINE_string("output_json", None, "Where the figures go; default: standard log only.")
 
 
@@ -43,11 +48,11 @@ def _scored() -> dict:
     pretraining = FLAGS.records and evaluate_pretraining.is_pretraining(FLAGS.records)
     if pretraining:
         return evaluate_pretraining.evaluate_pretraining(
-            FLAGS.model_dir, FLAGS.records, FLAGS.teacher, FLAGS.precision, FLAGS.batch_size
+            FLAGS.model_dir, FLAGS.records, FLAGS.teacher, FLAGS.precision, FLAGS.batch_size or 32
         )
     if FLAGS.teacher:
         raise ValueError("--teacher is compared on pretraining records. Expected --records of one.")
-    model = evaluate.EvaluatedModel(FLAGS.model_dir, FLAGS.precision, FLAGS.batch_size)
+    model = evaluate.EvaluatedModel(FLAGS.model_dir, FLAGS.precision, FLAGS.batch_size or 128)
     if FLAGS.records:
         return model.on_records(FLAGS.records)
     return model.on_task(

@@ -8,8 +8,10 @@ from __future__ import annotations
 from absl import flags, logging
 
 from xdistil_tf import command_line
+from xdistil_tf.bin import runner_flags
 from xdistil_tf.data.corpus import inputs
 from xdistil_tf.data.corpus.prepare import Options, prepare_corpus
+from xdistil_tf.interruption import Interruption
 
 FLAGS = flags.FLAGS
 
@@ -36,19 +38,21 @@ def define_flags() -> None:
         "So many damaged documents or lines are left out and listed.",
         lower_bound=0,
     )
-    flags.DEFINE_string(
-        "runner", None, "An Apache Beam runner, DirectRunner for example, makes the same shards."
-    )
+    runner_flags.define_runner_flags()
 
 
 def main(_) -> None:
     options = Options(FLAGS.input_format, FLAGS.text_field, FLAGS.num_shards, FLAGS.max_bad_rows)
-    if FLAGS.runner:
+    runner = runner_flags.runner()
+    if runner is not None:
         from xdistil_tf.beam.prepare import prepare_with_beam
 
-        corpus = prepare_with_beam(FLAGS.input, FLAGS.output_dir, options, FLAGS.runner)
+        corpus = prepare_with_beam(FLAGS.input, FLAGS.output_dir, options, runner)
     else:
-        corpus = prepare_corpus(FLAGS.input, FLAGS.output_dir, options, FLAGS.num_processes)
+        with Interruption().listening() as interruption:
+            corpus = prepare_corpus(
+                FLAGS.input, FLAGS.output_dir, options, FLAGS.num_processes, interruption
+            )
     logging.info(
         "The text is in %s: %d documents, %d sentences; dropped: %s.",
         FLAGS.output_dir, corpus["documents"], corpus["sentences"], corpus["dropped"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from xdistil_tf import strategies
+from xdistil_tf import recipe, recipes, strategies
 from xdistil_tf.data.layouts import Columns
 from xdistil_tf.data.task_records import Options
 from xdistil_tf.trainer import TrainerOptions
@@ -106,6 +106,31 @@ def define_run_flags() -> None:
     flags.DEFINE_integer(
         "teacher_layer", None, "Hidden layer compared; negative numbers count from the top."
     )
+
+
+def define_pretraining_flags() -> None:
+    """Whether and how a teacher goes on with its pretraining."""
+    flags.DEFINE_list("continue_pretraining", [], "Globs of text to pretrain the teacher further.")
+    flags.DEFINE_string("pretraining_recipe", "configs/bert/continue_pretraining.yaml", "For that.")
+    flags.DEFINE_multi_string("set_pretraining", [], "Any field of that recipe: path=value.")
+
+
+def pretraining_recipe(seed: int) -> recipe.Recipe | None:
+    """The recipe of continued pretraining, with the seed and precision of the run.
+
+    Raises:
+      ValueError: If it is described and not asked for.
+    """
+    overrides = list(FLAGS.set_pretraining)
+    if not FLAGS.continue_pretraining:
+        if overrides or FLAGS["pretraining_recipe"].present:
+            raise ValueError(
+                "--pretraining_recipe and --set_pretraining say how --continue_pretraining is "
+                "done. Add --continue_pretraining, or leave them out."
+            )
+        return None
+    given = [f"seed={seed}", *([f"precision={FLAGS.precision}"] if FLAGS.precision else [])]
+    return recipe.load_recipe(recipes.find(FLAGS.pretraining_recipe), given + overrides)
 
 
 def strategy(worker_timeout: int | None = None):

@@ -70,7 +70,7 @@ def test_planned_bytes_equal_real_bytes(small, teacher, everything):
     info = everything.info
     assert info["planned_bytes"] == info["bytes"]
     assert info["bytes"] == sum(one.stat().st_size for one in everything.folder.glob("*.bin"))
-    shapes = cache.row_shapes(teacher, EVERYTHING, "classification")
+    shapes = cache_rows.row_shapes(teacher, EVERYTHING, "classification")
     assert shapes["teacher/logits"] == RowShape("example", (2,))
     assert shapes["teacher/hidden/2"] == RowShape("token", (32,))
     assert shapes["teacher/attention/1"] == RowShape("pair", (4,))
@@ -317,7 +317,7 @@ def test_a_half_written_cache_asks_the_disk_for_the_rest_only(
     spec = spec_of(small, teacher, {"logits": None})
     first, second = small.records("transfer"), small.records("heldout")
     cache.write_cache(teacher, spec, [first], tmp_path)
-    shapes = cache.row_shapes(teacher, spec.request, "classification")
+    shapes = cache_rows.row_shapes(teacher, spec.request, "classification")
     rest = cache_rows.planned_bytes(shapes, [second], "float16")
     usage = type("Usage", (), {"free": rest})
     monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage)

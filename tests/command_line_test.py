@@ -415,6 +415,8 @@ def test_a_damaged_encoder_is_named(call, small, tmp_path):
         ("--recipe=/no.yaml", "There is no recipe"),
         ("--set_teacher=stages.0.x=1", "unknown field 'stages.0.x'"),
         ("--teacher_labels=positive,negative", "no head"),
+        ("--set_pretraining=stages.0.steps=1", "Add --continue_pretraining"),
+        ("--pretraining_recipe=configs/bert/pretrain_tiny.yaml", "Add --continue_pretraining"),
         ("--max_seq_length=65", "at most 64 tokens. Received: max_seq_length=65"),
     ],
 )

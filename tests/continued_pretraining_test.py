@@ -61,7 +61,8 @@ def test_the_main_job_pretrains_its_teacher_first(small, corpus, pretraining_rec
         continue_pretraining=(str(corpus),),
         pretraining_recipe=pretraining_recipe,
     )
-    distill(job, options=OPTIONS)
+    content = distill(job, options=OPTIONS)
+    assert content["teacher"]["source_training"]["steps"] > 0
     further = folders.find(str(tmp_path / "pretraining" / "run"))
     started = json.loads((tmp_path / "teacher" / "00_start" / "definition.json").read_text())
     assert started["init_checkpoint"] == pretrained.weights_fingerprint(further)

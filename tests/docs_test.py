@@ -24,7 +24,7 @@ PAGES = [
     if path.is_file()
 ]
 BINARIES = sorted(
-    path.stem for path in (ROOT / "bin").glob("[a-z]*.py") if path.stem != "shared_flags"
+    path.stem for path in (ROOT / "bin").glob("[a-z]*.py") if not path.stem.endswith("_flags")
 )
 CODE = re.compile(r"`([^`]+)`")
 FLAG = re.compile(r"--([a-z][a-z0-9_]*)")
@@ -69,14 +69,17 @@ class Recorder:
 @pytest.fixture(scope="module")
 def flags_of():
     """Verb -> the flags that its binary defines."""
-    shared = importlib.import_module("xdistil_tf.bin.shared_flags")
+    groups = [
+        importlib.import_module(f"xdistil_tf.bin.{name}")
+        for name in ("shared_flags", "runner_flags")
+    ]
     found = {}
     for verb in BINARIES:
         module = importlib.import_module(f"xdistil_tf.bin.{verb}")
         recorder = Recorder()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(shared, "flags", recorder)
-            patch.setattr(module, "flags", recorder)
+            for one in (*groups, module):
+                patch.setattr(one, "flags", recorder)
             module.define_flags()
         found[verb] = recorder.names
     return found

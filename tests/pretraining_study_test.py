@@ -152,3 +152,24 @@ def test_a_file_tells_which_kind_of_study_it_is(tmp_path):
     assert not recipe.has_field(
         recipes.find("configs/evidence/xtremedistil_sst2_low.yaml", "study"), "arms"
     )
+
+
+def test_scores_are_kept(make, finished, monkeypatch):
+    before = files.read_json(finished / "words.json")["runs"]
+    monkeypatch.setattr(
+        pretraining_study, "evaluate_pretraining", lambda *a: pytest.fail("was scored again")
+    )
+    assert run_pretraining_study(make(), finished, options=OPTIONS)["runs"] == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"set": [one for one in SMALL if "evaluate" not in one]}, "'no_teacher' selects on"),
+        ({"set": [*SMALL, "stages.0.data=heldout"]}, "'no_teacher' trains on 'heldout'"),
+    ],
+)
+def test_what_is_reported_neither_trains_nor_selects(make, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=f"{message}.*which the study reports"):
+        run_pretraining_study(make(**changes), tmp_path)
+    assert not list(tmp_path.iterdir())

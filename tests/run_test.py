@@ -20,6 +20,7 @@ from xdistil_tf import run as run_module
 from xdistil_tf.data.task_records import create_task_records
 from xdistil_tf.models import folders
 from xdistil_tf.run import run
+from xdistil_tf.strategies import Worker
 
 pytest_plugins = ["tests.small_task"]
 
@@ -289,3 +290,31 @@ def test_other_precisions_train(small, small_cache, tmp_path, precision):
     result = run(config, small.data(), tmp_path, **arguments(small, small_cache))
     assert all(np.isfinite(one["loss"]) for one in result["stages"])
     assert all(value.dtype != np.float16 for value in weights(tmp_path).values())
+
+
+def test_pretraining_records_of_different_tokenizers_are_refused(small, tmp_path):
+    from xdistil_tf.data import pretraining, synthetic
+
+    synthetic.generate_corpus(tmp_path / "corpus.txt", 60)
+    data = {}
+    for name, size in (("corpus", 300), ("heldout", 310)):
+        tokenizer = synthetic.train_wordpiece(
+            [tmp_path / "corpus.txt"], size, tmp_path / f"tokenizer_{name}"
+        )
+        folder = tmp_path / f"records_{name}"
+        pretraining.write_pretraining_records(tmp_path / "corpus.txt", tokenizer, folder, 32, 5)
+        data[name] = f"{folder}/train-*"
+    with pytest.raises(ValueError, match="2 different tokenizers: .*records_corpus.*Create them"):
+        run_module.BoundData(data)
+    run_module.BoundData({"corpus": data["corpus"], "again": data["corpus"]})
+
+
+def test_a_worker_that_is_gone_before_the_first_step_is_one_line(small, tmp_path, monkeypatch):
+    def gone(*arguments):
+        raise tf.errors.UnavailableError(None, None, "Socket closed")
+
+    monkeypatch.setattr(run_module.Start, "model", gone)
+    monkeypatch.setattr(run_module.strategies, "worker_of", lambda _: Worker(0, 2))
+    config = student_recipe(teacher={"mode": "live"})
+    with pytest.raises(ConnectionError, match="Worker 0 of 2 lost another one. Start all of them"):
+        run(config, small.data(), tmp_path, teacher=small.teacher, options=OPTIONS)

@@ -114,3 +114,19 @@ def test_the_layer_that_a_cache_holds_is_logged(small, tmp_path, caplog):
             config, None, str(folder), small.info, small.info.tokenizer["fingerprint"]
         )
     assert f"Teacher cache {folder}: layer 1 of 2 is compared." in caplog.text
+
+
+def test_a_teacher_of_masks_that_change_is_live(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(teaching.dynamic, "draws_masks", lambda records: True)
+    for mode in ("auto", "cached"):
+        config = student_recipe(teacher={"mode": mode})
+        fingerprint = small.info.tokenizer["fingerprint"]
+        taught = teaching.Teaching(config, small.teacher, None, small.info, fingerprint)
+        wanted = demands(small, config)
+        if mode == "cached":
+            with pytest.raises(ValueError, match="teacher.mode: cached, and the masks of .*live"):
+                taught.settle(wanted, tmp_path / "cache")
+        else:
+            taught.settle(wanted, tmp_path / "cache")
+            assert not taught.sidecars(*[wanted[0][0], wanted[0][1][0]])
+    assert not (tmp_path / "cache").exists()

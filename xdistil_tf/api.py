@@ -8,11 +8,15 @@ Modules may move; these names stay.
 """
 
 from xdistil_tf.cache import CacheSpec, TeacherCache, write_cache
+from xdistil_tf.data.corpus.prepare import Options as CorpusOptions
+from xdistil_tf.data.corpus.prepare import prepare_corpus
+from xdistil_tf.data.pretraining import write_pretraining_records
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import create_task_records
 from xdistil_tf.data.tokenization import load_tokenizer
 from xdistil_tf.distill import Job, distill
 from xdistil_tf.evaluate import EvaluatedModel
+from xdistil_tf.evaluate_pretraining import evaluate_pretraining
 from xdistil_tf.export.model_folder import export_model_folder
 from xdistil_tf.export.parity import load_exported
 from xdistil_tf.models.folders import load_model, save_model
@@ -29,6 +33,7 @@ __all__ = [
     "AverageTeacher",
     "CacheSpec",
     "CachedTeacher",
+    "CorpusOptions",
     "EvaluatedModel",
     "Evaluate",
     "Job",
@@ -46,14 +51,17 @@ __all__ = [
     "TrainerOptions",
     "create_task_records",
     "distill",
+    "evaluate_pretraining",
     "export_model_folder",
     "load_exported",
     "load_model",
     "load_recipe",
     "load_tokenizer",
     "make_strategy",
+    "prepare_corpus",
     "run",
     "run_study",
     "save_model",
     "write_cache",
+    "write_pretraining_records",
 ]

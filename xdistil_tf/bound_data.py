@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from xdistil_tf import files
+from xdistil_tf.data.pretraining.manifest import MANIFEST
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import TaskInfo, load_task_info
 from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
@@ -29,11 +31,11 @@ class BoundData:
                 f"{[f'{info.folder}: {list(info.labels)}' for info in infos]}. Expected one task."
             )
         self._infos = {info.folder: info for info in infos}
-        tokenizers = {info.tokenizer["fingerprint"] for info in infos}
-        if len(tokenizers) > 1:
+        made_with = _tokenizers(sorted(parents))
+        if len(set(made_with.values())) > 1:
             raise ValueError(
-                f"The data come from records of {len(tokenizers)} different tokenizers: "
-                f"{[str(info.folder) for info in infos]}. Create them with one tokenizer."
+                f"The data come from records of {len(set(made_with.values()))} different "
+                f"tokenizers: {list(map(str, made_with))}. Create them with one tokenizer."
             )
         self.task: TaskInfo | None = infos[0] if infos else None
         self.tokenizer: Tokenizer | None = None
@@ -96,3 +98,14 @@ class BoundData:
         info = self._infos.get(shard.parent)
         split = shard.stem.rsplit("-", 3)[0]
         return info.splits.get(split, {}).get("labelled") if info else None
+
+
+def _tokenizers(folders: Iterable[pathlib.Path]) -> dict[pathlib.Path, str]:
+    """Folder -> fingerprint of the tokenizer; without those that name none."""
+    found = {}
+    for folder in folders:
+        for name in ("task.json", MANIFEST):
+            if (folder / name).is_file():
+                named = files.read_json(folder / name).get("tokenizer") or {}
+                found |= {folder: named["fingerprint"]} if "fingerprint" in named else {}
+    return found

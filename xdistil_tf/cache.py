@@ -20,10 +20,9 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from xdistil_tf import checkpoints, files, teacher_pass, versions
+from xdistil_tf import checkpoints, files, outputs, teacher_pass, versions
 from xdistil_tf.cache_folder import FORMAT, CacheSpec, TeacherCache, read_info, sidecar_stem
 from xdistil_tf.cache_rows import Row, kept_rows, planned_bytes, row_precision
-from xdistil_tf.cache_rows import row_shapes as row_shapes  # Of the outputs, for rehearsals.
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.row_files import sidecar_paths
 from xdistil_tf.data.sidecars import SidecarWriter
@@ -43,7 +42,7 @@ def write_cache(
     record_sets: Sequence[RecordSet],
     folder: files.Path,
     task_type: str | None = "classification",
-    batch_size: int = 128,
+    batch_size: int | None = None,
     interruption: Interruption | None = None,
 ) -> TeacherCache:
     """Runs the teacher once over all records.
@@ -57,7 +56,8 @@ def write_cache(
       record_sets: The data; shards that stand in several sets are computed once.
       folder: The cache folder.
       task_type: `tagging` keeps one row a token.
-      batch_size: Examples of a forward pass.
+      batch_size: Examples of a forward pass; `None`: 128, or 32 for `masked_lm_top_k`, whose
+        scores of a whole vocabulary take memory.
       interruption: Asked after each shard whether to stop.
 
     Raises:
@@ -67,6 +67,7 @@ def write_cache(
         different record files have one name.
     """
     folder = pathlib.Path(folder)
+    batch_size = batch_size or (32 if outputs.TOP_K in spec.request else 128)
     shards = _by_stem(record_sets)
     shapes = kept_rows(teacher, spec.request, task_type)
     info = _known(folder / "cache.json", spec.identity(), shards)

@@ -7,11 +7,10 @@ import pathlib
 from collections.abc import Sequence
 
 from xdistil_tf import files, outputs
+from xdistil_tf.data.pretraining.manifest import MANIFEST
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import TaskInfo, load_task_info
 from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
-
-MANIFEST = "pretraining.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +72,14 @@ def check_source(source: Source, names: Sequence[str]) -> None:
     """Checks that records have what these outputs are about, before the teacher is loaded.
 
     Raises:
-      ValueError: If masked slots are wanted where none stay the same.
+      ValueError: If masked slots are wanted where there are none, or masks do not stay the same.
     """
+    if source.masking == "dynamic":
+        raise ValueError(
+            f"The records in {source.folder} have other masks each time they are read "
+            f"(--dynamic_masking): {', '.join(names)} cannot be kept. Expected records with masks "
+            "on disk, or a live teacher (teacher.mode: live)."
+        )
     if outputs.TOP_K not in names or source.masking == "static":
         return
     if source.task is not None:
@@ -82,11 +87,9 @@ def check_source(source: Source, names: Sequence[str]) -> None:
             f"The records in {source.folder} belong to a task and have no masked slots, which "
             f"{outputs.TOP_K} is about. Expected records of create_pretraining_data."
         )
-    reason = {
-        "dynamic": "have other masks each time they are read (--dynamic_masking)",
-        "none": "have no masks (--masked_lm_prob=0)",
-    }.get(source.masking, f"have the masking {source.masking!r}")
+    none = source.masking == "none"
+    reason = "no masks (--masked_lm_prob=0)" if none else f"the masking {source.masking!r}"
     raise ValueError(
-        f"The records in {source.folder} {reason}: {outputs.TOP_K} cannot be kept. Expected "
-        "records with masks on disk, or a live teacher (teacher.mode: live)."
+        f"The records in {source.folder} have {reason}: {outputs.TOP_K} cannot be kept. Expected "
+        "records with masks on disk."
     )

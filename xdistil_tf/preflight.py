@@ -12,7 +12,12 @@ from typing import Any
 from xdistil_tf import files, metrics
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import TaskInfo
-from xdistil_tf.data.tokenization import Tokenizer, check_same_vocabulary, load_tokenizer
+from xdistil_tf.data.tokenization import (
+    Tokenizer,
+    check_same_vocabulary,
+    has_tokenizer,
+    load_tokenizer,
+)
 from xdistil_tf.evaluate import Predictions, logits_function, predict_records
 from xdistil_tf.models import folders, pretrained
 
@@ -52,7 +57,7 @@ def check_model(
       ValueError: Says what differs and what to do.
     """
     checks = []
-    if tokenizer is not None and folders.has_tokenizer(folder):
+    if tokenizer is not None and has_tokenizer(folder):
         checks.append(check_tokenizer(folder, role, tokenizer))
     checks.append(check_sizes(folder, role, tokenizer, max_seq_length))
     if role == "teacher" and task is not None and task.labels:

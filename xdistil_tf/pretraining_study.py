@@ -18,8 +18,10 @@ import tf_keras
 from absl import logging
 
 from xdistil_tf import checkpoints, files, recipe, recipes, versions
+from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.evaluate_pretraining import evaluate_pretraining
 from xdistil_tf.interruption import Interruption
+from xdistil_tf.models import folders, pretrained
 from xdistil_tf.run import run
 from xdistil_tf.study import expanded
 from xdistil_tf.trainer import TrainerOptions
@@ -85,10 +87,13 @@ def run_pretraining_study(
       Its content; docs/pretraining.md, section 5.
 
     Raises:
-      ValueError: If `finished_runs` are of another study, or an arm does not fit data and teacher.
+      ValueError: If `finished_runs` are of another study, or an arm does not fit data and teacher,
+        or trains or selects on what is reported.
     """
     output = pathlib.Path(output_dir)
     targets = [output / f"{study.name}.json", *([output_json] if output_json else [])]
+    for arm in study.arms:
+        _check_arm(study, arm)
     earlier = _finished_runs(study, finished_runs) if finished_runs else {}
     made: dict[tuple[str, int], dict[str, Any]] = {}
     result: dict[str, Any] = {}
@@ -125,7 +130,7 @@ def _cell(
         teacher_cache=expanded(study.teacher_cache) if study.teacher_cache and learns else None,
         **training,
     )
-    scores = evaluate_pretraining(str(folder), data["heldout"], teacher)
+    scores = _scores(folder, trained["fingerprint"], data["heldout"], teacher)
     tf_keras.backend.clear_session()
     return {
         "arm": arm.name,
@@ -137,6 +142,32 @@ def _cell(
         "teacher": scores["teacher"],
         "recipe": recipe.to_plain(config),
     }
+
+
+def _scores(folder: pathlib.Path, fingerprint: str, heldout: str, teacher: str) -> dict[str, Any]:
+    """Of a trained student; they are kept, so that a study that goes on scores nothing again."""
+    path = folder / "scores.json"
+    weights = pretrained.weights_fingerprint(folders.find(teacher))
+    made_from = [fingerprint, RecordSet(heldout).fingerprint, weights]
+    kept = files.read_json(path) if path.is_file() else {}
+    if kept.get("made_from") != made_from:
+        scores = evaluate_pretraining(str(folder), heldout, teacher)
+        kept = {"made_from": made_from, "scores": scores}
+        files.write_json(path, kept)
+    return kept["scores"]
+
+
+def _check_arm(study: PretrainingStudy, arm: Arm) -> None:
+    """What is reported neither trains nor selects."""
+    reported = study.data["heldout"]
+    for stage in _recipe(study, arm, study.seeds[0]).stages:
+        selects = stage.evaluate.data if stage.evaluate else None
+        for use, name in (("trains", stage.data), ("selects", selects)):
+            if name is not None and study.data.get(name) == reported:
+                raise ValueError(
+                    f"Arm {arm.name!r} {use} on {name!r} in stage {stage.name!r}, which the study "
+                    "reports. Expected other data, or evaluate=null among the overrides."
+                )
 
 
 def _recipe(study: PretrainingStudy, arm: Arm, seed: int) -> recipe.Recipe:

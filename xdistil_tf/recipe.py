@@ -199,7 +199,7 @@ class Teacher(Config):
 
     layer: int = pydantic.Field(-1, description="0: embeddings; negative: from the top.")
     mode: Literal["cached", "live", "auto"] = "cached"
-    precision: Literal["float16", "bfloat16"] = "float16"
+    precision: Literal["float16", "bfloat16", "uint8"] = "float16"
     top_k: int | None = pydantic.Field(
         None, ge=1, description="Words of masked_lm_top_k per slot. Default: 10."
     )

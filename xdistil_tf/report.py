@@ -73,10 +73,9 @@ def make_report(results: Results, exported: pathlib.Path | None) -> dict[str, An
     teacher = _model_report(results.teacher, records, task) | {"source": results.teacher_source}
     scored = {"teacher": teacher, "student": _model_report(folder / "student", records, task)}
     scored["student"] |= _training(student)
-    # A run folder holds its model in `model/`.
-    run_of_teacher = pathlib.Path(results.teacher).parent / "run.json"
-    if run_of_teacher.is_file():
-        teacher |= _training(files.read_json(run_of_teacher))
+    teacher |= _training_of(results.teacher)
+    if earlier := _training_of(results.teacher_source):  # Continued pretraining, for example.
+        teacher["source_training"] = earlier
     if results.baselines:
         scored["labels_only"] = _baseline_report(results.baselines, records, task)
     metric = task.metric
@@ -178,6 +177,12 @@ def _baseline_lines(content: dict[str, Any]) -> list[str]:
         f"(standard error of one: {student['metrics']['standard_error']:.4f})."
     )
     return lines
+
+
+def _training_of(model: str) -> dict[str, Any]:
+    """How the model of a run folder was trained; of any other nothing."""
+    path = pathlib.Path(model).parent / "run.json"  # A run folder holds its model in `model/`.
+    return _training(files.read_json(path)) if path.is_file() else {}
 
 
 def _training(run: Mapping[str, Any]) -> dict[str, Any]:

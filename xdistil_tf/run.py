@@ -66,19 +66,39 @@ def run(
         "teacher_cache": teacher_cache,
         "init_checkpoint": init_checkpoint,
     }
-    teacher = folders.find(teacher) if teacher else None
-    init_checkpoint = folders.find(init_checkpoint) if init_checkpoint else None
     strategy = strategy or tf.distribute.get_strategy()
     worker = strategies.worker_of(strategy)
     if worker.count > 1:
         _check_workers(config, teacher, teacher_cache)
-    bound = BoundData(data)
+    try:
+        return _run(
+            config, bindings, pathlib.Path(model_dir), cache_dir, strategy, options, interruption
+        )
+    except tf.errors.OpError as error:
+        raise data_error(error) or _in_words(error, worker) from error
+
+
+def _run(
+    config: recipe.Recipe,
+    bindings: dict[str, Any],
+    folder: pathlib.Path,
+    cache_dir: files.Path | None,
+    strategy: tf.distribute.Strategy,
+    options: TrainerOptions,
+    interruption: Interruption | None,
+) -> dict[str, Any]:
+    """`run` without words for what TensorFlow raises; `bindings` as they stand in `run.json`."""
+    worker = strategies.worker_of(strategy)
+    teacher, init_checkpoint = (
+        folders.find(bindings[role]) if bindings[role] else None
+        for role in ("teacher", "init_checkpoint")
+    )
+    bound = BoundData(bindings["data"])
     _check_records(config, bound, {"teacher": teacher, "init_checkpoint": init_checkpoint})
-    folder = pathlib.Path(model_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with strategy.scope():
         tokenizer = bound.tokenizer.fingerprint if bound.tokenizer else ""
-        teaching = Teaching(config, teacher, teacher_cache, bound.task, tokenizer)
+        teaching = Teaching(config, teacher, bindings["teacher_cache"], bound.task, tokenizer)
     observed = [bound.sets[name] for name in ("train", "transfer") if name in bound.sets]
     start = Start(
         config, bound.tokenizer, bound.task, teacher, teaching.width, init_checkpoint, observed
@@ -97,10 +117,7 @@ def run(
     if worker.writes:
         with files.replaced_file(folder / "recipe.yaml", "w") as handle:
             handle.write(config.to_yaml())
-    try:
-        results, fingerprint = stages.train(trainer, fingerprint)
-    except tf.errors.OpError as error:
-        raise data_error(error) or _in_words(error, worker) from error
+    results, fingerprint = stages.train(trainer, fingerprint)
     summary = {
         "bindings": bindings,
         "seed": config.seed,

@@ -14,7 +14,16 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from xdistil_tf import cache, files, metrics, outputs, recipe, strategies, updates, word_demands
+from xdistil_tf import (
+    cache_rows,
+    files,
+    metrics,
+    outputs,
+    recipe,
+    strategies,
+    updates,
+    word_demands,
+)
 from xdistil_tf.bound_data import BoundData
 from xdistil_tf.checkpoints import StageFolder
 from xdistil_tf.data.pipeline import Batches, check_lengths
@@ -193,7 +202,7 @@ class Stages:
         batch = dict(batches.dataset().element_spec)
         if objective.teacher_request and not sidecars:
             live = self._teaching.teacher(objective)
-            rows = cache.row_shapes(live, objective.teacher_request, self._task_type)
+            rows = cache_rows.row_shapes(live, objective.teacher_request, self._task_type)
             for name, row in rows.items():
                 shape = [None if size == -1 else size for size in row.of(-1)]
                 batch[name] = tf.TensorSpec([None, *shape], tf.float32)
@@ -369,10 +378,13 @@ def _content(records: RecordSet) -> dict[str, Any] | str:
     And how their masks are drawn, where the shards hold none.
     """
     shards = records.shard_fingerprints()
+    # Two folders may have shards of one name.
+    content = shards if len(shards) == len(records.paths) else records.fingerprint
     masking = masking_of(records, 0)
-    if masking is not None:
-        shards |= {"masking": masking.definition}
-    return shards if len(shards) >= len(records.paths) else records.fingerprint
+    if masking is None:
+        return content
+    named = content if isinstance(content, dict) else {"all": content}
+    return named | {"masking": masking.definition}
 
 
 class _StageData:

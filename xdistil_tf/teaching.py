@@ -11,9 +11,10 @@ from typing import Any
 from absl import logging
 
 from xdistil_tf import cache, cache_rows, files, outputs, recipe, word_demands
+from xdistil_tf.data.pretraining import dynamic
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import TaskInfo
-from xdistil_tf.data.tokenization import load_tokenizer
+from xdistil_tf.data.tokenization import has_tokenizer, load_tokenizer
 from xdistil_tf.interruption import Interruption
 from xdistil_tf.models import folders, pretrained
 from xdistil_tf.objective import Objective
@@ -62,7 +63,7 @@ def cache_spec(
             f"uint8 is for {outputs.TOP_K} alone. Expected --cache_precision=float16 or bfloat16 "
             f"for {sorted(request)}. Received: uint8."
         )
-    if folders.has_tokenizer(folder):
+    if has_tokenizer(folder):
         tokenizer = load_tokenizer(folder).fingerprint
     return cache.CacheSpec(
         request=request,
@@ -294,6 +295,15 @@ class Teaching:
     ) -> bool:
         """Whether the teacher is cached; what `auto` chose stays, so that a resumed run agrees."""
         mode, kept = self._config.teacher.mode, pathlib.Path(folder) / "mode.json"
+        changing = next((one for one in used if dynamic.draws_masks(one)), None)
+        if changing is not None and mode == "cached":
+            raise ValueError(
+                f"The recipe says teacher.mode: cached, and the masks of {changing.paths[0]} are "
+                "drawn each time it is read. Set teacher.mode: live, or create records without "
+                "--dynamic_masking."
+            )
+        if changing is not None:
+            return False
         if mode == "auto" and not kept.is_file():
             begun = (kept.parent / "cache.json").is_file()
             fits = begun or self._fits(request, used, folder)

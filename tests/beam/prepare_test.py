@@ -2,11 +2,12 @@
 
 import bz2
 import importlib.util
-import sys
 
 import pytest
 
+from xdistil_tf import files
 from xdistil_tf.beam import prepare
+from xdistil_tf.beam.runners import Runner
 from xdistil_tf.data.corpus import parts
 from xdistil_tf.data.corpus.prepare import Options, prepare_corpus
 
@@ -29,6 +30,10 @@ def inputs(tmp_path):
     return [str(dump), str(text), str(lines)]
 
 
+def made(inputs, folder, options):
+    return prepare.prepare_with_beam(inputs, folder, options, Runner("DirectRunner"))
+
+
 def shards(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.glob("text-*"))}
 
@@ -38,7 +43,7 @@ def test_pipeline_and_processes_write_the_same(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "_DOCUMENTS", 4)
     options = Options(num_shards=5, max_bad_rows=1)
     ours = prepare_corpus(inputs, tmp_path / "ours", options, 1)
-    beam = prepare.prepare_with_beam(inputs, tmp_path / "beam", options)
+    beam = made(inputs, tmp_path / "beam", options)
     assert shards(tmp_path / "ours") == shards(tmp_path / "beam")
     for key in set(ours) - {"seconds"}:
         assert ours[key] == beam[key], key
@@ -46,7 +51,7 @@ def test_pipeline_and_processes_write_the_same(inputs, tmp_path, monkeypatch):
     assert names == sorted(path.name for path in (tmp_path / "beam").iterdir())
     dropped = [(tmp_path / one / "dropped.tsv").read_text() for one in ("ours", "beam")]
     assert dropped[0] == dropped[1] and "z.jsonl\t2\t" in dropped[0]
-    assert prepare.prepare_with_beam(inputs, tmp_path / "ours", options) == ours  # Up to date.
+    assert made(inputs, tmp_path / "ours", options) == ours  # Up to date.
 
 
 @RUNS
@@ -54,7 +59,7 @@ def test_an_empty_shard_is_a_file_too(tmp_path):
     (tmp_path / "in.txt").write_text("\n\n".join(["Same."] * 3))
     options = Options(num_shards=3)
     prepare_corpus(str(tmp_path / "in.txt"), tmp_path / "ours", options, 1)
-    prepare.prepare_with_beam(str(tmp_path / "in.txt"), tmp_path / "beam", options)
+    made(str(tmp_path / "in.txt"), tmp_path / "beam", options)
     assert sorted(map(len, shards(tmp_path / "ours").values())) == [0, 0, 20]
     assert shards(tmp_path / "ours") == shards(tmp_path / "beam")
 
@@ -62,22 +67,30 @@ def test_an_empty_shard_is_a_file_too(tmp_path):
 @RUNS
 def test_bad_rows_and_damage_are_told_as_without_beam(inputs, tmp_path, caplog):
     with pytest.raises(ValueError, match="z.jsonl, row 2: expected one JSON object"):
-        prepare.prepare_with_beam(inputs, tmp_path / "bad", Options(num_shards=2))
+        made(inputs, tmp_path / "bad", Options(num_shards=2))
     cut = tmp_path / "cut.xml"
     cut.write_text("<mediawiki><page><title>A")
     with pytest.raises((ValueError, RuntimeError), match="cut.xml, line 1: the XML is cut off"):
-        prepare.prepare_with_beam(str(cut), tmp_path / "cut", Options(num_shards=1))
+        made(str(cut), tmp_path / "cut", Options(num_shards=1))
     assert "Traceback" not in caplog.text
 
 
 @RUNS
-def test_unknown_runner_is_named_before_anything_is_written(inputs, tmp_path):
-    with pytest.raises(ValueError, match="'NoRunner'.*DirectRunner"):
-        prepare.prepare_with_beam(inputs, tmp_path / "out", Options(), "NoRunner")
-    assert not (tmp_path / "out").exists()
+def test_a_pipeline_that_was_killed_as_it_finished_begins_anew(inputs, tmp_path, monkeypatch):
+    options, out = Options(num_shards=5, max_bad_rows=1), tmp_path / "out"
+    for killed_in in ("write_json", "replaced_file"):  # corpus.json, dropped.tsv
 
+        def killed(path, *arguments, instead=getattr(files, killed_in)):
+            if path.name in ("corpus.json", "dropped.tsv"):
+                raise KeyboardInterrupt
+            return instead(path, *arguments)
 
-def test_missing_beam_names_the_extra(inputs, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "apache_beam", None)
-    with pytest.raises(ImportError, match=r"xdistil_tf\[beam\]"):
-        prepare.prepare_with_beam(inputs, tmp_path / "out")
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(files, killed_in, killed)
+            made(inputs, out, options)
+        assert len(shards(out)) == 5
+    with pytest.raises(ValueError, match="is no folder of its own: it holds (text-|dropped)"):
+        made(inputs, out, Options(num_shards=4, max_bad_rows=1))
+    made(inputs, out, options)
+    prepare_corpus(inputs, tmp_path / "ours", options, 1)
+    assert shards(out) == shards(tmp_path / "ours")

@@ -4,7 +4,6 @@ import pathlib
 import shutil
 import sys
 
-import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -274,7 +273,14 @@ def test_negative_and_large_numbers_round_trip():
     )
 
 
-def test_an_index_covers_its_shard():
-    index = records.make_index([10, 20], [1, 2], [b"a", b"b"], "")
-    np.testing.assert_array_equal(index.offsets, [0, 10])
-    assert index.shard_bytes == 30
+def test_an_index_covers_its_shard(tmp_path, monkeypatch):
+    monkeypatch.setattr(records._Columns, "_BLOCK", 2)
+    names = [b"a", b"bcd", b"e", b"fg", b"h"]
+    with records.ShardWriter(tmp_path / "one.tfrecord") as writer:
+        for size, name in enumerate(names, start=1):
+            writer.append(b"x" * size, 10 * size, name)
+    index = records.read_index(tmp_path / "one.index")
+    assert index.ids.tolist() == names and index.lengths.tolist() == [10, 20, 30, 40, 50]
+    assert index.sizes.tolist() == [size + 16 for size in range(1, 6)]
+    assert index.offsets.tolist() == [0, 17, 35, 54, 74]
+    assert index.shard_bytes == (tmp_path / "one.tfrecord").stat().st_size

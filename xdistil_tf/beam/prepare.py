@@ -6,23 +6,22 @@ files -> parts, numbered -> (shard, (place, document)) -> shards in work/ -> ren
 ```
 
 Workers read the inputs and write to `work/` themselves: both must be where all of them see them. A
-worker holds one shard while it sorts it. Needs apache-beam (the extra `beam`).
+worker holds one shard while it sorts it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import logging
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from xdistil_tf import files
+from xdistil_tf.beam.runners import Runner
 from xdistil_tf.data.corpus import convert, parts
-from xdistil_tf.data.corpus.prepare import DEFAULT_OPTIONS, Job, Options
+from xdistil_tf.data.corpus.prepare import Job, Options
 
 Place = tuple[int, int, int]  # Of a document: its file, its part there, its number in the part.
 
@@ -30,9 +29,8 @@ Place = tuple[int, int, int]  # Of a document: its file, its part there, its num
 def prepare_with_beam(
     input_files: str | Sequence[str],
     output_dir: files.Path,
-    options: Options = DEFAULT_OPTIONS,
-    runner: str = "DirectRunner",
-    arguments: Sequence[str] = (),
+    options: Options,
+    runner: Runner,
 ) -> dict[str, Any]:
     """Writes the shards of a corpus and `corpus.json`, unless they stand there.
 
@@ -40,31 +38,21 @@ def prepare_with_beam(
 
     Args:
       input_files, output_dir, options: As `prepare_corpus` takes them.
-      runner: A name that Beam knows.
-      arguments: Options of the runner, as on a command line.
+      runner: What runs it.
 
     Returns:
       The content of `corpus.json`.
 
     Raises:
-      ImportError: If apache-beam is missing.
-      FileNotFoundError, ValueError: As `prepare_corpus`; if Beam knows no such runner.
+      FileNotFoundError, ValueError: As `prepare_corpus`.
     """
-    beam = _beam()
-    pipeline_options = beam.options.pipeline_options.PipelineOptions(list(arguments))
-    try:
-        made = beam.runners.create_runner(runner)
-    except (AttributeError, ImportError, ValueError) as error:
-        raise ValueError(
-            f"Beam knows no runner {runner!r}: {error}. Expected DirectRunner, for example."
-        ) from error
     job = Job(input_files, output_dir, options)
     if finished := job.begin():
         return finished
     for old in job.work.glob("beam-*"):
         old.unlink()
-    with _without_traces(), beam.Pipeline(made, options=pipeline_options) as pipeline:
-        _build(beam, pipeline, job)
+    with runner.pipeline() as pipeline:
+        _build(runner.beam, pipeline, job)
     tally = parts.Tally()
     for number in range(len(job.paths)):
         path = job.work / f"beam-tally-{number:06d}"
@@ -164,27 +152,3 @@ def _is_document(one: tuple[str, tuple]) -> bool:
 
 def _is_tally(one: tuple[str, tuple]) -> bool:
     return one[0] == "tally"
-
-
-@contextlib.contextmanager
-def _without_traces() -> Iterator[None]:
-    """Beam logs the traceback of what a function raises, which is raised here as well."""
-    logger = logging.getLogger("apache_beam.runners")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _beam():
-    try:
-        import apache_beam
-        import apache_beam.options.pipeline_options
-        import apache_beam.runners
-    except ImportError as error:
-        raise ImportError(
-            "A runner needs apache-beam. Install the extra: pip install 'xdistil_tf[beam]'."
-        ) from error
-    return apache_beam

@@ -77,8 +77,8 @@ class Batches:
           block: See `Plan`.
 
         Raises:
-          ValueError: If numbers are not positive, replicas cannot be shared out evenly, or a
-            side-car lacks a record.
+          ValueError: If numbers are not positive, replicas cannot be shared out evenly, a side-car
+            lacks a record, or masks are drawn for which no teacher was asked.
         """
         for name, value in (("num_replicas", num_replicas), ("accumulation", accumulation)):
             if value < 1:
@@ -90,6 +90,12 @@ class Batches:
         self._masking = masking
         self._own = _own_slices(num_replicas, accumulation, *worker)
         self._sidecars = dict(sidecars or {})
+        if masking is not None and self._sidecars:
+            raise ValueError(
+                f"Expected no cached outputs of a teacher for {records.paths[0]}, whose masks are "
+                f"drawn as it is read. Received: {sorted(self._sidecars)}. Set teacher.mode: live, "
+                "or create records without --dynamic_masking."
+            )
         for name, reader in self._sidecars.items():
             _check_sidecar(name, reader, records)
         self._joined = {}

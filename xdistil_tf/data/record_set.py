@@ -9,7 +9,7 @@ import os
 import pathlib
 import re
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from absl import logging
@@ -95,6 +95,16 @@ class RecordSet:
         offset, size = int(index.offsets[place]), int(index.sizes[place])
         framed = os.pread(self._open(self.paths[shard]).descriptor, size, offset)
         return records.unframe(framed, self.paths[shard], place, offset)
+
+    def first_of_each_shard(self) -> Iterator[tuple[pathlib.Path, bytes]]:
+        """Yields each shard that holds any record with its first one.
+
+        Raises:
+          ValueError: As `read`.
+        """
+        for path, start, stop in zip(self.paths, self._starts[:-1], self._starts[1:], strict=True):
+            if stop > start:
+                yield path, self.read(start)
 
     def read_many(self, numbers: Sequence[int]) -> list[bytes]:
         """`read` for each of `numbers`."""

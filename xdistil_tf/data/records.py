@@ -7,6 +7,7 @@ a shard with an index is complete.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import dataclasses
 import functools
@@ -134,9 +135,7 @@ class ShardWriter:
     def __init__(self, path: Path):
         self.path = pathlib.Path(path)
         self.index: Index | None = None
-        self._sizes: list[int] = []
-        self._lengths: list[int] = []
-        self._ids: list[bytes] = []
+        self._columns = _Columns()
         self._digest = hashlib.sha256()
 
     def __enter__(self) -> ShardWriter:
@@ -147,26 +146,51 @@ class ShardWriter:
 
     def write(self, features: Mapping[str, Any]) -> None:
         """Appends a record. `features` needs `id` and `input_ids`."""
-        framed = frame(encode_example(features))
+        self.append(encode_example(features), _length(features), features["id"])
+
+    def append(self, content: bytes, length: int, record_id: bytes) -> None:
+        """Appends a record of `length` tokens that is serialised already."""
+        framed = frame(content)
         self._handle.write(framed)
         self._digest.update(framed)
-        self._sizes.append(len(framed))
-        self._lengths.append(_length(features))
-        self._ids.append(features["id"])
+        self._columns.add(len(framed), length, record_id)
 
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
         if error[0] is not None:
             return
-        self.index = make_index(self._sizes, self._lengths, self._ids, self._digest.hexdigest())
+        self.index = self._columns.index(self._digest.hexdigest())
         write_index(index_path(self.path), self.index)
 
 
-def make_index(sizes: list[int], lengths: list[int], ids: list[bytes], sha256: str) -> Index:
-    """An index of records that stand one behind the other."""
-    framed = np.asarray(sizes, np.int64)
-    offsets = np.concatenate([[0], np.cumsum(framed)[:-1]]).astype(np.int64)[: len(framed)]
-    return Index(offsets, framed, np.asarray(lengths, np.int32), np.asarray(ids, "S"), sha256)
+class _Columns:
+    """An index in the making. Lists of objects would take five times the memory."""
+
+    _BLOCK = 1 << 14
+
+    def __init__(self):
+        self._sizes, self._lengths = array.array("q"), array.array("i")
+        self._ids: list[bytes] = []
+        self._blocks = [np.zeros(0, "S1")]
+
+    def add(self, size: int, length: int, record_id: bytes) -> None:
+        self._sizes.append(size)
+        self._lengths.append(length)
+        self._ids.append(record_id)
+        if len(self._ids) == self._BLOCK:
+            self._close_block()
+
+    def index(self, sha256: str) -> Index:
+        """The index of records that stand one behind the other."""
+        if self._ids:
+            self._close_block()
+        sizes = np.array(self._sizes, np.int64)
+        lengths = np.array(self._lengths, np.int32)
+        return Index(np.cumsum(sizes) - sizes, sizes, lengths, np.concatenate(self._blocks), sha256)
+
+    def _close_block(self) -> None:
+        self._blocks.append(np.array(self._ids, "S"))
+        self._ids = []
 
 
 def write_index(path: pathlib.Path, index: Index) -> None:
@@ -202,16 +226,15 @@ def scan(path: pathlib.Path) -> Index:
     Raises:
       ValueError: If a record is damaged or the file ends within one.
     """
-    sizes, lengths, ids = [], [], []
+    columns = _Columns()
     digest = hashlib.sha256()
     for number, (framed, content) in enumerate(_framed_records(path)):
         features = decode_example(content, f"{path} record {number}")
-        sizes.append(len(framed))
-        lengths.append(_length(features))
         name = features.get("id")
-        ids.append(name[0] if name else f"{path.stem}:{number}".encode())
+        record_id = name[0] if name else f"{path.stem}:{number}".encode()
+        columns.add(len(framed), _length(features), record_id)
         digest.update(framed)
-    return make_index(sizes, lengths, ids, digest.hexdigest())
+    return columns.index(digest.hexdigest())
 
 
 def frame(content: bytes) -> bytes:

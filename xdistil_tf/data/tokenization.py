@@ -18,7 +18,7 @@ import tokenizers
 from absl import logging
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from xdistil_tf import files
+from xdistil_tf import files, model_places
 
 Path = str | pathlib.Path
 
@@ -32,6 +32,7 @@ _SPECIAL = {
 }
 _WORDPIECE_CLASSES = ("Bert", "Electra", "DistilBert", "MobileBert", "Funnel", "MPNet", "Convbert")
 _UNLIMITED = 10**9
+_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -200,6 +201,22 @@ class Tokenizer:
 
 
 _SPECIAL_IDS = ("cls_id", "sep_id", "pad_id", "unk_id", "mask_id")
+
+
+def find_tokenizer(path: str) -> str:
+    """Where the tokenizer is that a flag means: a vocabulary file, or a folder with a model."""
+    folder = pathlib.Path(path)
+    if folder.is_file():
+        return path
+    for candidate in model_places.candidates(folder):
+        if has_tokenizer(candidate):
+            return str(candidate)
+    return path
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a model folder holds a tokenizer."""
+    return any((pathlib.Path(folder) / name).is_file() for name in _FILES)
 
 
 def load_tokenizer(path: Path, do_lower_case: bool | None = None) -> Tokenizer:

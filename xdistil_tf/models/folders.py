@@ -8,10 +8,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xdistil_tf import files
+from xdistil_tf import files, model_places
 from xdistil_tf.models import bilstm, encoder_config, pretrained
-
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +41,7 @@ def find(path: str) -> str:
       FileNotFoundError: If there is no model; says what was looked for.
     """
     folder = pathlib.Path(path)
-    for candidate in (folder / "model", folder / "student" / "model", folder):
+    for candidate in model_places.candidates(folder):
         if _is_model(candidate):
             return str(candidate)
     if folder.is_dir():
@@ -52,17 +50,6 @@ def find(path: str) -> str:
             "(model/) or a finished distill folder (student/model/)."
         )
     return pretrained.resolve_folder(path)
-
-
-def find_tokenizer(path: str) -> str:
-    """Where the tokenizer is that a flag means: like `find`, for a vocabulary file or folder."""
-    folder = pathlib.Path(path)
-    if folder.is_file():
-        return path
-    for candidate in (folder / "model", folder / "student" / "model", folder):
-        if has_tokenizer(candidate):
-            return str(candidate)
-    return path
 
 
 def load_model(folder: files.Path, precision: str = "float32"):
@@ -116,11 +103,6 @@ def longest_input(config: Mapping[str, Any]) -> int | None:
         return None
     after_padding = encoder_config.FAMILIES[config["model_type"]].positions_after_padding
     return positions - (config["pad_token_id"] + 1 if after_padding else 0)
-
-
-def has_tokenizer(folder: files.Path) -> bool:
-    """Whether a model folder holds a tokenizer."""
-    return any((pathlib.Path(folder) / name).is_file() for name in _TOKENIZER_FILES)
 
 
 def write_labels(folder: files.Path, labels: Labels) -> None:

@@ -11,8 +11,9 @@ import time
 
 import pytest
 
-from xdistil_tf.data.corpus import convert, parts, workers
+from xdistil_tf.data.corpus import convert, parts, prepare, workers
 from xdistil_tf.data.corpus.prepare import Job, Options, prepare_corpus
+from xdistil_tf.interruption import Interrupted, Interruption
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -158,8 +159,34 @@ def test_an_unfinished_job_of_other_settings_is_refused(text, tmp_path):
     begun = Job(str(text), tmp_path / "out", Options(num_shards=4))
     begun.begin()
     (begun.work / "part-000000").write_bytes(b"")
-    with pytest.raises(ValueError, match="was begun with other inputs or settings"):
+    with pytest.raises(ValueError, match="was begun with other inputs, settings or"):
         prepare_corpus(str(text), tmp_path / "out", Options(num_shards=3), 1)
+
+
+def test_an_unfinished_job_is_not_finished_by_another_parser(text, tmp_path, monkeypatch):
+    begun = Job(str(text), tmp_path / "out", Options(num_shards=4))
+    begun.begin()
+    (begun.work / "part-000000").write_bytes(b"")
+    monkeypatch.setattr(prepare, "_parser_version", lambda: {"mwparserfromhell": "9.9"})
+    with pytest.raises(ValueError, match="or another mwparserfromhell"):
+        prepare_corpus(str(text), tmp_path / "out", Options(num_shards=4), 1)
+
+
+def test_a_corpus_that_is_finished_stays_so_with_another_parser(text, tmp_path, monkeypatch):
+    made = prepare_corpus(str(text), tmp_path / "out", Options(num_shards=4), 1)
+    monkeypatch.setattr(prepare, "_parser_version", lambda: {"mwparserfromhell": "9.9"})
+    assert prepare_corpus(str(text), tmp_path / "out", Options(num_shards=4), 1) == made
+
+
+def test_a_stop_that_was_asked_for_keeps_the_parts(text, tmp_path, small_parts, monkeypatch):
+    options, stop = Options(num_shards=4), Interruption()
+    stop.requested = True
+    with pytest.raises(Interrupted, match="parts that were complete are kept"):
+        prepare_corpus(str(text), tmp_path / "out", options, 1, stop)
+    assert len(list((tmp_path / "out" / "work").glob("part-*"))) == 1
+    prepare_corpus(str(text), tmp_path / "out", options, 1, Interruption())
+    prepare_corpus(str(text), tmp_path / "whole", options, 1)
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
 
 
 def test_a_job_that_got_nowhere_gives_way(text, tmp_path):

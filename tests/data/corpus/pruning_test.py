@@ -26,10 +26,11 @@ def _prune(markup, shown=()):
         ("A {{{1|b}}} c", "A  c"),
         ("A\n{|\n| b {{c}}\n|}\nd", "A\n\nd"),
         ("A\n{|\n|\n{| \n| b\n|}\n|}\nc", "A\n\nc"),
-        ("A\n:{|\n| b {{c|d\n|}}\n|}\ne", "A\n:\ne"),
+        ("A\n:{|\n| b {{c|d\n|}}\n|}\ne", "A\n\x03\ne"),
         ("A\n{|\n| b {{c\n|} d\n}}\n|}\ne", "A\n\ne"),
         ("A [[b]], [[c (d)|c]] e", "A b, c e"),
         ("A [[b_c]]s", "A b cs"),
+        ("* a\n#: b\nc * d\n; e : f\n*; g : h", "\x03 a\n\x03\x03 b\nc * d\n; e : f\n*; g : h"),
     ],
 )
 def test_what_shows_no_text_is_cut_and_plain_links_are_text(markup, expected):
@@ -53,6 +54,12 @@ def test_what_shows_no_text_is_cut_and_plain_links_are_text(markup, expected):
 )
 def test_what_is_not_closed_or_not_plain_stays_for_the_parser(markup):
     assert _prune(markup).markup == markup
+
+
+@pytest.mark.parametrize("opening", ["<nowiki>", "<!--", "<pre>", "<ref>", "{{", "{|\n", "[["])
+def test_a_page_of_what_is_never_closed_takes_time_in_proportion_to_its_length(opening):
+    markup = f"\n{opening} x" * 30_000
+    assert _prune(markup).markup == markup  # Minutes, were each looked for to the end.
 
 
 @pytest.mark.parametrize("rest", ["; b", "* b", "# b", "  b", "== b =="])

@@ -203,6 +203,13 @@ def test_text_has_empty_lines_between_documents(tmp_path):
     assert got == [["One.", "Two.", "Three."], ["Four."]]
 
 
+def test_text_without_empty_lines_is_told_before_memory_is_full(tmp_path, monkeypatch):
+    monkeypatch.setattr(extracted, "_LONGEST", 20)
+    path = written(tmp_path, b"Short.\n\nOne. Two.\nThree. Four.\nFive.\n")
+    with pytest.raises(ValueError, match="row 3: expected an empty line between.*20 characters"):
+        list(found(path))
+
+
 def test_a_line_of_a_megabyte_is_one_document(tmp_path):
     path = written(tmp_path, b"A word. " * 131_072)
     (one,) = found(path)

@@ -645,3 +645,10 @@ def test_the_binary_makes_the_records_and_names_bad_input_in_one_line(corpus, tm
     assert bad.returncode == 1 and "Traceback" not in bad.stderr
     lines = [line for line in bad.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and lines[0].startswith("error: No file matches")
+
+
+def test_records_that_lost_a_shard_are_told(corpus, tmp_path):
+    pretraining.write_pretraining_records(*corpus, tmp_path)
+    (tmp_path / "train-00001-of-00004.tfrecord").unlink()
+    with pytest.raises(ValueError, match="is damaged: train-00001-of-00004.tfrecord is missing"):
+        pretraining.write_pretraining_records(*corpus, tmp_path)

@@ -1,10 +1,12 @@
 """Masks drawn at reading: a pure function of (seed, epoch, record), BERT's shares, whole words."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from xdistil_tf import files
+from xdistil_tf import files, stages
 from xdistil_tf.data import synthetic
 from xdistil_tf.data.pipeline import Batches
 from xdistil_tf.data.pretraining import write_pretraining_records
@@ -170,3 +172,27 @@ def test_what_decides_the_masks_is_in_the_definition(made):
     found = masking_of(RecordSet(f"{made}/words/train-*"), 0).definition
     settings = files.read_json(made / "words" / "pretraining.json")["settings"]
     assert found == {name: settings[name] for name in found} and len(found) == 3
+
+
+@pytest.mark.parametrize("order", [("train", "heldout"), ("heldout", "train")])
+def test_train_and_held_out_records_are_not_read_together(made, order):
+    both = RecordSet([f"{made}/pieces/{split}-*" for split in order])
+    with pytest.raises(ValueError, match="heldout-.* has its masks on disk, others of its set"):
+        masking_of(both, 0)
+
+
+def test_no_cached_outputs_are_joined_to_masks_that_change(made):
+    with pytest.raises(ValueError, match="no cached outputs.*masks are drawn.*teacher/hidden.1"):
+        batches(made / "pieces", sidecars={"teacher/hidden.1": object()})
+
+
+def test_shards_of_one_name_and_their_masks_are_all_in_the_definition(made, tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(made / "pieces", tmp_path / name)
+    patterns = [f"{tmp_path}/{name}/train-*" for name in ("a", "b")]
+    before = stages._content(RecordSet(patterns))
+    assert before["masking"] == masking_of(RecordSet(patterns), 0).definition
+    for ending in ("tfrecord", "index"):
+        first, second = (tmp_path / "a" / f"train-0000{n}-of-00004.{ending}" for n in (0, 1))
+        shutil.copy(first, second)
+    assert stages._content(RecordSet(patterns)) != before

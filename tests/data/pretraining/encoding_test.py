@@ -2,7 +2,7 @@ import numpy as np
 import tensorflow as tf
 
 from xdistil_tf.data import records
-from xdistil_tf.data.pretraining.encoding import EncodedShardWriter, encode_rows
+from xdistil_tf.data.pretraining.encoding import encode_rows
 from xdistil_tf.data.pretraining.masking import Batch
 
 LENGTHS = [8, 5]
@@ -79,9 +79,9 @@ def test_a_shard_of_encoded_rows_equals_one_of_features(tmp_path):
     with records.ShardWriter(tmp_path / "a.tfrecord") as plain:
         for row in (0, 1):
             plain.write(static_features(row))
-    with EncodedShardWriter(tmp_path / "b.tfrecord") as encoded:
+    with records.ShardWriter(tmp_path / "b.tfrecord") as encoded:
         for row, content in enumerate(encode_rows(masked(), NAMES)):
-            encoded.write_encoded(content, LENGTHS[row], NAMES[row])
+            encoded.append(content, LENGTHS[row], NAMES[row])
     assert (tmp_path / "a.tfrecord").read_bytes() == (tmp_path / "b.tfrecord").read_bytes()
     assert plain.index.sha256 == encoded.index.sha256
     for name in ("offsets", "sizes", "lengths", "ids"):

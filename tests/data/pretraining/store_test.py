@@ -1,3 +1,6 @@
+import os
+import resource
+
 import numpy as np
 import pytest
 
@@ -91,3 +94,28 @@ def test_no_shard_is_empty(tmp_path):
     assert found["train"].num_shards == 3 and set(found) == {"train"}
     shards = [splits.shard_documents(made, found["train"], one).tolist() for one in range(3)]
     assert shards == [[1], [2], [0, 3]]
+
+
+def test_a_store_of_many_parts_opens_few_files(tokenizer, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened_now = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened_now + 20, limits[1]))
+    try:
+        opened = write_store(tmp_path, [[["good"], ["film"]]] * 60, tokenizer)
+        assert len(contents(opened)) == 120
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert not list(tmp_path.glob("*.tokens"))
+
+
+def test_a_merge_that_was_killed_is_done_again(tokenizer, tmp_path, monkeypatch):
+    whole = contents(write_store(tmp_path / "whole", [DOCUMENTS, DOCUMENTS], tokenizer))
+
+    def killed(path, content):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(store.files, "write_json", killed)
+        write_store(tmp_path / "made", [DOCUMENTS, DOCUMENTS], tokenizer)
+    store.merge_parts(tmp_path / "made", 2, np.dtype("<u2"))
+    assert contents(store.Store(tmp_path / "made")) == whole

@@ -61,3 +61,12 @@ def test_an_empty_file_is_named(write):
     for name in ("empty.txt", "white.txt"):
         with pytest.raises(ValueError, match=f"{name} is empty. Expected one sentence a line"):
             text.list_parts([folder / "full.txt", folder / name])
+
+
+def test_no_part_reads_on_for_a_document_that_does_not_begin_in_it(write, monkeypatch):
+    folder = write({"a.txt": "line\n" * 1000})
+    taken, advance = [], text._Reader._advance
+    monkeypatch.setattr(text._Reader, "_advance", lambda self: taken.append(1) or advance(self))
+    parts = read([folder / "a.txt"], 50)
+    assert [len(part) for part in parts] == [1, *[0] * 99]
+    assert len(taken) < 2300  # Of each line once, by the part of the document, and once for all.

@@ -124,6 +124,15 @@ def test_parts_and_processes_do_not_change_a_byte(create, tmp_path, monkeypatch)
             "max_predictions_per_seq=3 masked positions, received 4",
         ),
         ({"tokens": None}, "expected the lists tokens, segment_ids"),
+        ({"segment_ids": [[0]] * 7}, "segment_ids of 0 and 1"),
+        ({"segment_ids": [0.0] * 7}, "segment_ids of 0 and 1"),
+        (
+            {"masked_lm_positions": [1, 1], "masked_lm_labels": ["bad"] * 2},
+            r"different masked_lm_positions below 7, .*\[1, 1\]",
+        ),
+        ({"masked_lm_positions": [True], "masked_lm_labels": ["bad"]}, r"below 7, .*\[True\]"),
+        ({"is_random_next": "yes"}, "is_random_next of true or false, received 'yes'"),
+        ({"is_random_next": None}, "is_random_next of true or false, received None"),
     ],
 )
 def test_a_bad_instance_is_named_by_file_and_line(create, changes, message):

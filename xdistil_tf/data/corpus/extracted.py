@@ -17,6 +17,8 @@ from xdistil_tf.data.corpus.documents import Bad, Document, Found
 # The title stands unescaped in the attribute, quotation marks and all.
 _DOC = re.compile(r'<doc id="[^"]*"(?: revid="[^"]*")? url="[^"]*" title="(.*)"\s*>\s*')
 
+_LONGEST = 64_000_000  # Characters of a plain document; a book has a million.
+
 
 def read_blocks(path: pathlib.Path) -> Iterator[Found]:
     """Yields the documents of `<doc id=.. url=.. title=..>`, lines, `</doc>`."""
@@ -61,19 +63,34 @@ def read_json_lines(path: pathlib.Path, text_field: str, extracted: bool) -> Ite
 
 
 def read_text(path: pathlib.Path) -> Iterator[Found]:
-    """Yields what stands between empty lines."""
-    lines, start, bad = [], 0, None
+    """Yields what stands between empty lines.
+
+    Raises:
+      ValueError: If a document is too long to be one: the text has no empty lines.
+    """
+    lines, start, bad, size = [], 0, None, 0
     for row, line in _lines(path):
         if isinstance(line, Bad):
             bad, start = bad or line, start or row
         elif line.strip():
             start = start or row
             lines.append(line)
+            size += len(line)
+            _check_size(path, start, size)
         elif start:
             yield bad or Document("plain", "", "\n".join(lines), str(path), start)
-            lines, start, bad = [], 0, None
+            lines, start, bad, size = [], 0, None, 0
     if start:
         yield bad or Document("plain", "", "\n".join(lines), str(path), start)
+
+
+def _check_size(path: pathlib.Path, row: int, size: int) -> None:
+    if size > _LONGEST:
+        raise ValueError(
+            f"{path}, row {row}: expected an empty line between documents, received "
+            f"{_LONGEST:,} characters without one. Put empty lines in, or make each document a "
+            "line of JSON."
+        )
 
 
 def _json_document(path: str, row: int, line: str, text_field: str, extracted: bool) -> Found:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import pathlib
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -20,10 +21,12 @@ from absl import logging
 from xdistil_tf import files, versions
 from xdistil_tf.data.corpus import convert, inputs, parts, workers
 from xdistil_tf.data.corpus.documents import Found
+from xdistil_tf.interruption import Interrupted, Interruption
 
 FORMAT = 1
 _CONVERSION = 2  # One more with each change of the code that changes bytes of the shards.
 _FINISHED = "corpus.json"
+_MADE = re.compile(r"text-\d{5,}-of-\d{5,}\.txt|dropped\.tsv")
 _PROGRESS_SECONDS = 60.0
 
 
@@ -57,6 +60,7 @@ def prepare_corpus(
     output_dir: files.Path,
     options: Options = DEFAULT_OPTIONS,
     num_processes: int = 0,
+    interruption: Interruption | None = None,
 ) -> dict[str, Any]:
     """Writes the shards of a corpus and, last of all, `corpus.json`, unless they stand there.
 
@@ -65,12 +69,14 @@ def prepare_corpus(
       output_dir: A folder of its own.
       options: What decides the shards.
       num_processes: 0: all cores. Changes no byte.
+      interruption: Asked after each part whether to stop.
 
     Returns:
       The content of `corpus.json`.
 
     Raises:
       FileNotFoundError: If an input is missing.
+      Interrupted: If a stop was asked for; parts that are complete stay.
       ValueError: If an input is empty or damaged, or has more bad rows than `max_bad_rows`; if
         there are fewer documents than shards; if the folder holds something else.
     """
@@ -82,6 +88,8 @@ def prepare_corpus(
     for part in workers.ordered(parts.make_part, _tasks(job, paths), num_processes):
         tally.update(part)
         job.check_bad(tally)
+        if interruption is not None and interruption.requested:
+            raise Interrupted("Stopped; parts that were complete are kept.")
         if time.monotonic() - logged > _PROGRESS_SECONDS:
             logged = time.monotonic()
             logging.info("%d documents, %d sentences so far.", tally.documents, tally.sentences)
@@ -134,11 +142,21 @@ class Job:
             shutil.rmtree(self.work, ignore_errors=True)
             return finished
         state = self.work / "job.json"
-        if state.is_file() and any(self.work.glob("part-*")):  # Else nothing would be lost.
-            self._require_same(files.read_json(state).get("fingerprint"), "was begun with")
+        begun = files.fingerprint([self._fingerprint, _parser_version()])
+        known = files.read_json(state).get("fingerprint") if state.is_file() else None
+        if known and any(self.work.glob("part-*")):  # Else nothing would be lost.
+            self._require_same(
+                known, begun,
+                "was begun with other inputs, settings or another mwparserfromhell",
+            )  # fmt: skip
             logging.info("Going on with what stands in %s.", self.work)
             return None
-        others = [one.name for one in _entries(self.folder) if one != self.work]
+        # A pipeline has no parts: it leaves its shards, should it be killed as it finishes.
+        others = [
+            one.name
+            for one in _entries(self.folder)
+            if one != self.work and not (known == begun and _MADE.fullmatch(one.name))
+        ]
         if others:
             raise ValueError(
                 f"{self.folder} is no folder of its own: it holds {sorted(others)[0]}. Choose "
@@ -146,7 +164,7 @@ class Job:
             )
         # Killed while it was removed: parts without a word about what they are of.
         shutil.rmtree(self.work, ignore_errors=True)
-        files.write_json(state, {"fingerprint": self._fingerprint})
+        files.write_json(state, {"fingerprint": begun})
         return None
 
     def found(self) -> Iterator[Found]:
@@ -221,7 +239,10 @@ class Job:
         if not path.is_file():
             return None
         content = files.read_json(path)
-        self._require_same(content.get("fingerprint"), "holds a corpus of")
+        self._require_same(
+            content.get("fingerprint"), self._fingerprint,
+            "holds a corpus of other inputs or settings",
+        )  # fmt: skip
         for shard in content["shards"]:
             if not (self.folder / shard["file"]).is_file():
                 raise ValueError(
@@ -230,11 +251,10 @@ class Job:
                 )
         return content
 
-    def _require_same(self, fingerprint: str | None, what: str) -> None:
-        if fingerprint != self._fingerprint:
+    def _require_same(self, fingerprint: str | None, wanted: str, otherwise: str) -> None:
+        if fingerprint != wanted:
             raise ValueError(
-                f"{self.folder} {what} other inputs or settings. Choose another --output_dir, or "
-                "remove it."
+                f"{self.folder} {otherwise}. Choose another --output_dir, or remove it."
             )
 
 

@@ -105,7 +105,7 @@ _LISTS = frozenset(
 )
 _INTERWIKI = re.compile(r"[a-z]{2,3}(?:-[a-z-]+)?|simple|zh-min-nan|commons|wikt|wikipedia|s|d|q|b")
 _SENTENCE_END = re.compile(r"[.!?。！？।؟…][\"'”’»)\]」』）]*\s*\Z")
-_HEADING_LINE, _ITEM = "\x02", "\x03"  # Not legal in XML, so in no page.
+_HEADING_LINE = "\x02"  # Not legal in XML, so in no page.
 
 
 class Page:
@@ -197,7 +197,7 @@ class Page:
     def _tag(self, node) -> Iterator[str]:
         name = str(node.tag).strip().lower()
         if node.wiki_markup and name in _ITEM_TAGS:
-            yield _ITEM
+            yield pruning.ITEM
             return
         if name in _DROPPED_TAGS:
             return
@@ -217,8 +217,8 @@ def _prose(lines: Sequence[str]) -> Iterator[str]:
     listed = 0  # The level of the heading that began such a section.
     paragraph: list[str] = []
     for line in [*lines, ""]:
-        if line.strip() and line[0] not in _HEADING_LINE + _ITEM:
-            paragraph += [] if listed else [line.replace(_ITEM, "")]
+        if line.strip() and line[0] not in _HEADING_LINE + pruning.ITEM:
+            paragraph += [] if listed else [line.replace(pruning.ITEM, "")]
             continue
         yield " ".join(paragraph)
         paragraph = []
@@ -226,8 +226,8 @@ def _prose(lines: Sequence[str]) -> Iterator[str]:
             level, title = int(line[1]), line[2:].strip()
             if not listed or level <= listed:
                 listed = level if title in _LISTS else 0
-        elif line.startswith(_ITEM) and not listed:
-            item = line.replace(_ITEM, "").strip()
+        elif line.startswith(pruning.ITEM) and not listed:
+            item = line.replace(pruning.ITEM, "").strip()
             if _SENTENCE_END.search(item):
                 yield item
 

@@ -121,7 +121,8 @@ class _Worker:
 
 def serve() -> None:
     """The worker's side: answers tasks until its caller is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the caller ends its workers.
+    for number in (signal.SIGINT, signal.SIGTERM):  # They may reach all; the caller ends us.
+        signal.signal(number, signal.SIG_IGN)
     tasks = sys.stdin.buffer
     # Only answers may stand in the pipe, whatever a library writes to standard output.
     answers = os.fdopen(os.dup(1), "wb")

@@ -80,18 +80,34 @@ def masking_of(records: RecordSet, seed: int | Sequence[int]) -> DynamicMasking 
     """What draws the masks of these records; `None` where they have theirs on disk, or none.
 
     Raises:
-      ValueError: If the shards come from several folders that were made differently.
+      ValueError: If the shards come from several folders that were made differently, or are train
+        and held-out ones together.
     """
+    settings = _settings_of(records)
+    if settings is None:
+        return None
+    tokenizer = load_tokenizer(records.paths[0].parent / "tokenizer")
+    return DynamicMasking(settings, Vocabulary.of(tokenizer), seed)
+
+
+def draws_masks(records: RecordSet) -> bool:
+    """Whether the masks of these records are drawn as they are read; no teacher's cache fits them.
+
+    Raises:
+      ValueError: As `masking_of`.
+    """
+    return _settings_of(records) is not None
+
+
+def _settings_of(records: RecordSet) -> Settings | None:
+    """How masks are drawn; `None` where they stand on disk, or nowhere."""
     made = [_dynamic_settings(parent) for parent in sorted({one.parent for one in records.paths})]
     if any(one != made[0] for one in made):
         raise ValueError(
             f"{records.paths[0]} and its set come from folders with other masks. Expected one "
             "folder, or folders of create_pretraining_data with equal settings."
         )
-    if made[0] is None or not _has_word_starts(records):
-        return None
-    tokenizer = load_tokenizer(records.paths[0].parent / "tokenizer")
-    return DynamicMasking(made[0], Vocabulary.of(tokenizer), seed)
+    return made[0] if made[0] is not None and _lacks_masks(records) else None
 
 
 def _dynamic_settings(folder: pathlib.Path) -> Settings | None:
@@ -103,6 +119,13 @@ def _dynamic_settings(folder: pathlib.Path) -> Settings | None:
     return Settings(**{k: v for k, v in manifest["settings"].items() if k in fields})
 
 
-def _has_word_starts(records: RecordSet) -> bool:
+def _lacks_masks(records: RecordSet) -> bool:
     """Held-out records of the same folder have their masks on disk."""
-    return b"word_starts" in records.read(0)
+    lacking = {path: b"word_starts" in first for path, first in records.first_of_each_shard()}
+    if len(set(lacking.values())) > 1:
+        masked = next(path for path, lacks in lacking.items() if not lacks)
+        raise ValueError(
+            f"{masked} has its masks on disk, others of its set have none. Expected train-* and "
+            "heldout-* of --dynamic_masking to be bound to names of their own."
+        )
+    return all(lacking.values())

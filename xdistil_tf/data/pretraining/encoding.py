@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from xdistil_tf.data import records
 from xdistil_tf.data.features import FEATURES
 from xdistil_tf.data.pretraining.masking import Batch
 
@@ -22,19 +21,6 @@ Column = np.ndarray | list[bytes]
 
 _VARINT_BYTES = 10
 _LIST_TAGS = {"bytes": b"\n", "float": b"\x12", "int": b"\x1a"}
-
-
-class EncodedShardWriter(records.ShardWriter):
-    """A shard of records that are encoded already."""
-
-    def write_encoded(self, content: bytes, length: int, record_id: bytes) -> None:
-        """Appends a record of `length` tokens."""
-        framed = records.frame(content)
-        self._handle.write(framed)
-        self._digest.update(framed)
-        self._sizes.append(len(framed))
-        self._lengths.append(length)
-        self._ids.append(record_id)
 
 
 def encode_rows(batch: Batch, ids: list[bytes]) -> list[bytes]:

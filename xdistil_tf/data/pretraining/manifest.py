@@ -44,10 +44,24 @@ def fingerprint(content: Mapping[str, Any]) -> str:
 
 
 def finished(folder: pathlib.Path, wanted: str) -> dict[str, Any] | None:
-    """The manifest of a folder that was made from the same."""
+    """The manifest of a folder that was made from the same.
+
+    Raises:
+      ValueError: If a shard that it names is missing.
+    """
     path = folder / MANIFEST
     content = files.read_json(path) if path.is_file() else {}
-    return content if content.get("fingerprint") == wanted else None
+    if content.get("fingerprint") != wanted:
+        return None
+    for name, split in content["splits"].items():
+        for number in range(split["shards"]):
+            shard = records.shard_path(folder, name, number, split["shards"])
+            if not shard.is_file():
+                raise ValueError(
+                    f"{folder} is damaged: {shard.name} is missing. Remove the folder and run the "
+                    "same command again."
+                )
+    return content
 
 
 def begin(folder: pathlib.Path, wanted: str, tokenizer: Tokenizer) -> None:

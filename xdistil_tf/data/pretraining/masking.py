@@ -14,7 +14,6 @@ from xdistil_tf.data.pretraining import draws, instances
 from xdistil_tf.data.pretraining.settings import Settings, num_predictions
 from xdistil_tf.data.pretraining.vocabulary import Vocabulary
 
-_PLACE_BITS = np.uint64(16)
 _PLACE = np.uint64((1 << 16) - 1)
 _NEVER = np.uint64((1 << 64) - 1)
 

@@ -18,7 +18,7 @@ import numpy as np
 from xdistil_tf import files
 from xdistil_tf.data import records
 from xdistil_tf.data.pretraining import draws, instances, masking, splits, tinybert_epochs
-from xdistil_tf.data.pretraining.encoding import EncodedShardWriter, encode_rows
+from xdistil_tf.data.pretraining.encoding import encode_rows
 from xdistil_tf.data.pretraining.job import Job
 from xdistil_tf.data.pretraining.settings import Settings
 from xdistil_tf.data.pretraining.store import Store
@@ -193,14 +193,14 @@ def _fill(
 
 def _write(path: pathlib.Path, store: Store, ordered: Iterator[np.ndarray], build) -> dict:
     counts: dict[str, Any] = dict.fromkeys(("records", "tokens", "masked", "random_next"), 0)
-    with EncodedShardWriter(path) as writer:
+    with records.ShardWriter(path) as writer:
         for plans in ordered:
             batch = build(plans)
             first = counts["records"]
             ids = [f"{path.stem}:{first + one}".encode() for one in range(len(plans))]
             lengths = batch.lengths.tolist()
             for row, length, name in zip(encode_rows(batch, ids), lengths, ids, strict=True):
-                writer.write_encoded(row, length, name)
+                writer.append(row, length, name)
             store.release()
             counts["records"] += len(plans)
             counts["tokens"] += sum(lengths)

@@ -1,8 +1,9 @@
 """The text as token ids on disk, with an index of sentences and documents; all memory-mapped.
 
-    part-00000.tokens  ids of one part of the input, 2 or 4 bytes each
+    part-00000.tokens  ids of one part of the input, 2 or 4 bytes each; gone when all are merged
     part-00000.npz     tokens of each sentence, sentences and digest of each document
-    sentences          of all parts: where each begins, counted in tokens of the whole store
+    tokens             of all parts, in one file: each that is mapped needs a descriptor
+    sentences          where each begins, counted in tokens
     documents          where the sentences of each document begin; `digests`, `occurrences`
     store.json         what the files hold, written last
 
@@ -11,10 +12,10 @@ The index of a part is written after its tokens: a part with an index is complet
 
 from __future__ import annotations
 
-import bisect
 import hashlib
 import mmap
 import pathlib
+import shutil
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -119,34 +120,38 @@ def write_tokens(folder: pathlib.Path, number: int, ids: np.ndarray) -> None:
 
 
 def merge_parts(folder: pathlib.Path, count: int, id_type: np.dtype) -> None:
-    """Writes the index of all parts; nothing is done if it is there."""
+    """Puts tokens and indices of all parts together; nothing is done if that was done."""
     if (folder / _CONTENT).is_file():
         return
-    token_bases, document_bases = [0], [0]
-    sentences, digests = 0, []
+    document_bases = [0]
+    tokens, sentences, digests = 0, 0, []
     with (
+        files.replaced_file(folder / "tokens") as token_handle,
         files.replaced_file(folder / "sentences") as sentence_handle,
         files.replaced_file(folder / "documents") as document_handle,
     ):
         for number in range(count):
+            with open(_tokens_path(folder, number), "rb") as part_tokens:
+                shutil.copyfileobj(part_tokens, token_handle, 1 << 20)
             with np.load(_part_index_path(folder, number)) as part:
                 sizes, documents = part["sizes"], part["documents"]
                 digests.append(part["digests"])
             ends = np.cumsum(sizes, dtype="<i8")
-            sentence_handle.write((ends - sizes + token_bases[-1]).astype("<i8").tobytes())
+            sentence_handle.write((ends - sizes + tokens).astype("<i8").tobytes())
             begins = np.cumsum(documents, dtype="<i8") - documents + sentences
             document_handle.write(begins.astype("<i8").tobytes())
             sentences += len(sizes)
-            token_bases.append(token_bases[-1] + int(ends[-1] if len(ends) else 0))
+            tokens += int(sizes.sum())
             document_bases.append(document_bases[-1] + len(documents))
-        sentence_handle.write(np.array([token_bases[-1]], "<i8").tobytes())
+        sentence_handle.write(np.array([tokens], "<i8").tobytes())
         document_handle.write(np.array([sentences], "<i8").tobytes())
     every = np.concatenate(digests).astype("<u8")
     for name, values in (("digests", every), ("occurrences", _occurrences(every))):
         with files.replaced_file(folder / name) as handle:
             handle.write(values.tobytes())
-    content = {"id_type": id_type.str, "tokens": token_bases, "documents": document_bases}
-    files.write_json(folder / _CONTENT, content)
+    files.write_json(folder / _CONTENT, {"id_type": id_type.str, "documents": document_bases})
+    for number in range(count):
+        _tokens_path(folder, number).unlink()
 
 
 def _occurrences(digests: np.ndarray) -> np.ndarray:
@@ -171,14 +176,9 @@ class Store:
 
     def __init__(self, folder: pathlib.Path):
         content = files.read_json(folder / _CONTENT)
-        self._bases: list[int] = content["tokens"]
         self.part_documents: list[int] = content["documents"]
-        id_type = np.dtype(content["id_type"])
         self._maps: list[mmap.mmap] = []
-        self._parts = [
-            self.mapped(_tokens_path(folder, number), id_type)
-            for number in range(len(self._bases) - 1)
-        ]
+        self._tokens = self.mapped(folder / "tokens", np.dtype(content["id_type"]))
         index = {name: self.mapped(folder / name, kind) for name, kind in _INDEX.items()}
         self.digests, self.occurrences = index["digests"], index["occurrences"]
         # Plain integers come out of these faster than out of arrays.
@@ -194,11 +194,8 @@ class Store:
         return self._sentences[first : last + 1]
 
     def tokens(self, start: int, stop: int) -> np.ndarray:
-        """Tokens of one part by their places in the store."""
-        # Nothing may stand behind the last part.
-        part = min(bisect.bisect_right(self._bases, start), len(self._parts)) - 1
-        base = self._bases[part]
-        return self._parts[part][start - base : stop - base]
+        """Tokens by their places in the store."""
+        return self._tokens[start:stop]
 
     def gather(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """The tokens of several spans, one behind the other; int64.
@@ -206,16 +203,10 @@ class Store:
         Args:
           starts, lengths: int64 [N].
         """
-        parts = np.searchsorted(self._bases[1:-1], starts, side="right")
         ends = np.cumsum(lengths)
         places = np.arange(ends[-1] if len(ends) else 0)
         places += np.repeat(starts - (ends - lengths), lengths)
-        of_token = np.repeat(parts, lengths)
-        found = np.empty(len(places), np.int64)
-        for part in np.unique(parts).tolist():
-            own = of_token == part
-            found[own] = self._parts[part][places[own] - self._bases[part]]
-        return found
+        return self._tokens[places].astype(np.int64)
 
     def release(self) -> None:
         """Gives back the memory of pages that were read; they are read again when needed."""

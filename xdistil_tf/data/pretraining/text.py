@@ -84,8 +84,11 @@ class _Reader:
 
     def documents(self) -> Iterator[Iterator[str]]:
         if self._part.start:
-            while self._line is not None and self._line:
+            # Without an empty line here no document is of this part, however far the last goes on.
+            while self._line and self._begin < self._part.stop:
                 self._advance()
+            if self._begin >= self._part.stop:
+                return
         while self._skip_empty_lines():
             yield self._sentences()
             while self._line:  # What was not taken.

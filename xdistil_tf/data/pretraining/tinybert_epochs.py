@@ -119,12 +119,20 @@ def _check_shape(row: Any, settings: Settings) -> None:
             f"expected at most max_predictions_per_seq={settings.max_predictions_per_seq} masked "
             f"positions, received {slots}. Raise --max_predictions_per_seq."
         )
-    if not set(row["segment_ids"]) <= {0, 1}:
+    if not all(type(one) is int and one in (0, 1) for one in row["segment_ids"]):
         raise ValueError("expected segment_ids of 0 and 1. Make the file again.")
-    if not all(isinstance(one, int) and 0 <= one < length for one in row["masked_lm_positions"]):
+    positions = row["masked_lm_positions"]
+    whole = all(type(one) is int and 0 <= one < length for one in positions)
+    if not whole or len(set(positions)) < slots:
         raise ValueError(
-            f"expected masked_lm_positions below {length}, the number of tokens, received "
-            f"{row['masked_lm_positions']}. Make the file again."
+            f"expected different masked_lm_positions below {length}, the number of tokens, "
+            f"received {positions}. Make the file again."
+        )
+    following = row.get("is_random_next", False)
+    if following not in (False, True):
+        raise ValueError(
+            f"expected is_random_next of true or false, received {following!r}. Make the file "
+            "again."
         )
 
 
