@@ -118,6 +118,6 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    harness.define_flags(repeats=5)
+    harness.define_flags(repeats=15)
     flags.DEFINE_string("dump", None, "A pages-articles dump; default: one below --data_dir.")
     app.run(main)

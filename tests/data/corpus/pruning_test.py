@@ -30,6 +30,7 @@ def _prune(markup, shown=()):
         ("A\n{|\n| b {{c\n|} d\n}}\n|}\ne", "A\n\ne"),
         ("A [[b]], [[c (d)|c]] e", "A b, c e"),
         ("A [[b_c]]s", "A b cs"),
+        ("a\n== B 'c' ==\nd\n=== [[e]] ===\n==f", "a\n\n\x022b 'c\n\nd\n\n\x023e\n\n==f"),
         ("* a\n#: b\nc * d\n; e : f\n*; g : h", "\x03 a\n\x03\x03 b\nc * d\n; e : f\n*; g : h"),
     ],
 )

@@ -50,3 +50,5 @@ ORDINAL_NOUNS = frozenset(
     "jahrhundert jahrhunderts jahrhunderte jahrhunderten jahrtausend jahrtausends tag tages platz "
     "auflage weltkrieg liga klasse lebensjahr lebensjahres armee division infanterie".split()
 )
+# Words before a full stop that may not end a sentence; all others are numbers or initials.
+KNOWN = TITLES | INSIDE | BEFORE_NUMBERS | OPEN

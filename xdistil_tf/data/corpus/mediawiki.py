@@ -63,6 +63,7 @@ class _Parser:
         # A separator makes names "<namespace> <name>", whatever version of the format it is.
         self._expat = expat.ParserCreate(namespace_separator=" ")
         self._expat.buffer_text = True
+        self._expat.buffer_size = _CHUNK
         self._expat.StartElementHandler = self._start
         self._expat.EndElementHandler = self._end
         self._expat.CharacterDataHandler = self._text

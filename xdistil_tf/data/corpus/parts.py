@@ -20,7 +20,7 @@ from xdistil_tf.data.corpus import convert
 from xdistil_tf.data.corpus.documents import REASONS, Bad, Document, Dropped, Found
 
 # Small enough to bound the memory of many processes, large enough for few files.
-_CHARACTERS = 1_000_000
+_CHARACTERS = 500_000
 _DOCUMENTS = 2_000
 
 

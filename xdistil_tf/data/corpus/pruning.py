@@ -33,7 +33,8 @@ _MARK = re.compile(r"\{\{\{[^{}]*\}\}\}|\{\{|\}\}|\{\||\|\}(?!\})")
 _LINK = re.compile(r"\[\[([^\[\]|{}<>\n:=\0]+)(?:\|([^\[\]|{}<>\n:=\0]+))?\]\]")
 _NAME = re.compile(r"[^|{}]*")
 # A `;` may have its `:` further on in the line.
-_ITEMS = re.compile(r"^[*#:]+(?!;)", re.MULTILINE)
+_HEADINGS = re.compile(r"\n(={2,6})([^=\n\[\]{}<>|&\0]+)\1(?=\n)")
+_ITEMS = re.compile(r"\n[*#:]+(?!;)")
 _KEPT = re.compile("\0(\\d+)\0")  # The place of what is shown as it is.
 # What means something at the start of a line alone must not come to stand there.
 _LINE_MARKS = tuple("*#:;=|!{-_ \t")
@@ -41,8 +42,9 @@ _STAND_IN = "<!---->"
 _OPENED_BY = {"}}": "{{", "|}": "{|"}
 
 
-# Instead of each `*`, `#` or `:` that begins a list's item; not legal in XML, so in no page.
-ITEM = "\x03"
+# Not legal in XML, so in no page. One begins a line with the level and title of a heading; the
+# other stands instead of each `*`, `#` or `:` that begins a list's item.
+HEADING, ITEM = "\x02", "\x03"
 
 
 class Pruned(NamedTuple):
@@ -95,7 +97,8 @@ def prune(markup: str, shows: Callable[[str], bool]) -> Pruned:
         kept += markup[place:start], _stand_in(markup, start, end)
         place = end
     markup = _LINK.sub(_link_text, "".join([*kept, markup[place:]]))
-    markup = _ITEMS.sub(lambda match: ITEM * len(match[0]), markup)
+    markup = _ITEMS.sub(lambda match: "\n" + ITEM * (len(match[0]) - 1), f"\n{markup}\n")
+    markup = _HEADINGS.sub(_heading, markup)[1:-1]
     markup = _KEPT.sub(lambda match: shown[int(match[1])], markup)
     return Pruned(markup, frozenset(name for _, name in names))
 
@@ -153,6 +156,15 @@ def _link_text(match: re.Match) -> str:
     text = match[2] or (match[1] or "").strip().replace("_", " ")
     at_start = _begins_line(match.string, match.start())
     return match[0] if not text or at_start and text.startswith(_LINE_MARKS) else text
+
+
+def heading_line(level: int, title: str) -> str:
+    """A heading as a line of text."""
+    return f"{HEADING}{level}{title.strip().strip(chr(39)).lower()}"
+
+
+def _heading(match: re.Match) -> str:
+    return "\n\n" + heading_line(len(match[1]), match[2]) + "\n"
 
 
 def _stand_in(markup: str, start: int, end: int) -> str:

@@ -21,7 +21,6 @@ _OPENERS = "\"'“‘„‚«‹([{「『【（《〈〔［｛¿¡"
 _TIGHT = "。！？｡．‼⁇⁈⁉؟۔।॥՞။៕།༎።፧፨᙮᠃᠉꓿𑁇"
 _LOOSE = ".!?…‽"
 _END = re.compile(f"[{_LOOSE}{_TIGHT}]+[{_CLOSERS}]*")
-_LAST_WORD = re.compile(r"\S{1,40}\Z")
 _NEXT = re.compile(rf"[{re.escape(_OPENERS)}\s]*(\d|[^\W\d_]+(?:['’][^\W\d_]+)?)?")
 _INITIALS = re.compile(r"(?:[^\W\d_]\.[-‐]?)*[^\W\d_]")
 _HAS_WORD = re.compile(r"[^\W_]")
@@ -40,14 +39,19 @@ def split_text(text: str) -> list[str]:
     >>> split_text("你好。我是学生！\\nMr. J. R. Hill left. He is 3.5 m tall.")
     ['你好。', '我是学生！', 'Mr. J. R. Hill left.', 'He is 3.5 m tall.']
     """
-    text = _CONTROLS.sub("", _SURROGATES.sub("\ufffd", text))
     return [
         part
         for line in text.splitlines()
-        for sentence in _split_line(" ".join(line.split()))
+        for sentence in _split_line(" ".join(_without_controls(line).split()))
         for part in _cut(sentence)
         if _HAS_WORD.search(part)
     ]
+
+
+def _without_controls(line: str) -> str:
+    if line.isprintable():
+        return line
+    return _CONTROLS.sub("", _SURROGATES.sub("\ufffd", line))
 
 
 def _split_line(line: str) -> Iterator[str]:
@@ -64,7 +68,7 @@ def _split_line(line: str) -> Iterator[str]:
 def _ends(line: str, start: int, match: re.Match) -> bool:
     """Whether a sentence that began at `start` ends with these stops."""
     stops, after = match[0], match.end()
-    if any(one in _TIGHT for one in stops):
+    if stops != "." and any(one in _TIGHT for one in stops):
         closed = stops[-1] not in _TIGHT + _LOOSE
         return not (closed and line.startswith(_QUOTED_ON, after))
     if line[after] != " ":
@@ -83,9 +87,11 @@ def _ends(line: str, start: int, match: re.Match) -> bool:
 
 def _abbreviates(line: str, start: int, stop: int, following: str) -> bool:
     """Whether the stop at `stop` belongs to the word before it and ends no sentence."""
-    found = _LAST_WORD.search(line, max(start, stop - 40), stop)
-    word = found[0].lstrip(_OPENERS) if found else ""
-    lower, starts = word.lower(), following.lower() in abbreviations.STARTERS
+    word = line[max(start, stop - 40) : stop].rpartition(" ")[2].lstrip(_OPENERS)
+    lower = word.lower()
+    if len(word) > 1 and word.isalpha() and lower not in abbreviations.KNOWN:
+        return False  # As most words are.
+    starts = following.lower() in abbreviations.STARTERS
     if lower in abbreviations.TITLES or lower in abbreviations.INSIDE:
         return True
     if lower in abbreviations.BEFORE_NUMBERS and (following[:1].isdigit() or _is_roman(following)):

@@ -105,7 +105,6 @@ _LISTS = frozenset(
 )
 _INTERWIKI = re.compile(r"[a-z]{2,3}(?:-[a-z-]+)?|simple|zh-min-nan|commons|wikt|wikipedia|s|d|q|b")
 _SENTENCE_END = re.compile(r"[.!?。！？।؟…][\"'”’»)\]」』）]*\s*\Z")
-_HEADING_LINE = "\x02"  # Not legal in XML, so in no page.
 
 
 class Page:
@@ -168,8 +167,7 @@ class Page:
             elif isinstance(node, nodes.HTMLEntity):
                 yield _entity(node)
             elif isinstance(node, nodes.Heading):
-                title = str(node.title).strip().strip("'").lower()
-                yield f"\n{_HEADING_LINE}{node.level}{title}\n"
+                yield f"\n{pruning.heading_line(node.level, str(node.title))}\n"
 
     def _link(self, node) -> Iterator[str]:
         target = str(node.title).strip()
@@ -217,12 +215,12 @@ def _prose(lines: Sequence[str]) -> Iterator[str]:
     listed = 0  # The level of the heading that began such a section.
     paragraph: list[str] = []
     for line in [*lines, ""]:
-        if line.strip() and line[0] not in _HEADING_LINE + pruning.ITEM:
+        if line.strip() and line[0] not in pruning.HEADING + pruning.ITEM:
             paragraph += [] if listed else [line.replace(pruning.ITEM, "")]
             continue
         yield " ".join(paragraph)
         paragraph = []
-        if line.startswith(_HEADING_LINE):
+        if line.startswith(pruning.HEADING):
             level, title = int(line[1]), line[2:].strip()
             if not listed or level <= listed:
                 listed = level if title in _LISTS else 0

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import gc
 import importlib
 import os
 import pathlib
@@ -87,7 +88,7 @@ class _Worker:
         root = str(pathlib.Path(xdistil_tf.__file__).parent.parent)
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE],
+            [sys.executable, "-c", _SERVE, function.__module__],
             env={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -127,6 +128,8 @@ def serve() -> None:
     # Only answers may stand in the pipe, whatever a library writes to standard output.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    importlib.import_module(sys.argv[1])  # While the caller reads its first task.
+    gc.set_threshold(100_000)  # A parsed page has many objects, which are soon gone.
     while True:
         try:
             module, name, task = pickle.load(tasks)
