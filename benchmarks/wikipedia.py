@@ -108,7 +108,7 @@ def main(_) -> None:
     harness.write_results(
         FLAGS.output or "wikipedia",
         [
-            comparison("dump to text", rates["ours"], rates["theirs"], "pages/s"),
+            comparison("dump to text", rates["ours"], rates["theirs"], "pages/s", 1.0),
             comparison("dump to text, XML", of_size["ours"], of_size["theirs"], "MB/s"),
         ],
         {"pages": pages, "megabytes": round(megabytes, 1), "repeats": FLAGS.repeats},
