@@ -9,10 +9,14 @@ teacher gain. The teacher has BERT-base's size and random weights; MiniLM is pri
 
 Then memory: with a tiny teacher, a process that caches and trains on 67 k and on 670 k records
 needs the same.
+
+A live teacher of BERT-base's size takes an hour on a slow machine: with --work_dir a killed call
+goes on at the pair that was not measured.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import shutil
 import tempfile
@@ -24,6 +28,7 @@ from absl import app, flags
 
 from benchmarks import harness
 from benchmarks.harness import comparison
+from xdistil_tf import files, versions
 
 SENTENCES, HELDOUT, EPOCHS = 1000, 200, 10
 STUDENT = ("model.embedding.dim=50", "model.lstm_units=200")
@@ -186,28 +191,55 @@ def _measure_stages(name: str, minilm: str | None, work: pathlib.Path, vocabular
     measured = {}
     for precision in harness.FLAGS.precisions:
         place = {"work_dir": str(work / f"{name}_{precision}"), "precision": precision}
-        with harness.Worker("benchmarks.teacher_cache:stages", arguments | place) as worker:
-            cases = {f"{name} {precision} {mode}": worker.case(mode) for mode in worker.names}
-            measured |= harness.rounds(cases, harness.FLAGS.repeats, warmup=0)
-        shutil.rmtree(place["work_dir"])
+
+        def pair(precision=precision, place=place) -> dict[str, list[harness.Measured]]:
+            with harness.Worker("benchmarks.teacher_cache:stages", arguments | place) as worker:
+                cases = {f"{name} {precision} {mode}": worker.case(mode) for mode in worker.names}
+                return harness.rounds(cases, harness.FLAGS.repeats, warmup=0)
+
+        measured |= _kept(work / f"{name}_{precision}.json", arguments, pair)
+        shutil.rmtree(place["work_dir"], ignore_errors=True)
     return measured
 
 
+def _kept(
+    path: pathlib.Path, settings: dict, measure: Callable[[], dict[str, list[harness.Measured]]]
+) -> dict[str, list[harness.Measured]]:
+    """What was measured with the same settings on the same machine; else it is measured."""
+    settings = settings | {"repeats": harness.FLAGS.repeats, "versions": versions.environment()}
+    known = files.read_json(path) if path.is_file() else {}
+    if known.get("settings") != settings:
+        found = {
+            name: [dataclasses.asdict(one) for one in values] for name, values in measure().items()
+        }
+        known = {"settings": settings, "measured": found}
+        files.write_json(path, known)
+    return {
+        name: [harness.Measured(**one) for one in values]
+        for name, values in known["measured"].items()
+    }
+
+
 def _measure_memory(work: pathlib.Path, vocabulary: str) -> dict[str, list[harness.Measured]]:
-    measured = {}
+    measured: dict[str, list[harness.Measured]] = {}
     for rows in harness.FLAGS.records:
         place = str(work / f"synthetic_{rows}")
-        arguments = {"work_dir": place, "vocabulary": vocabulary, "rows": int(rows), "seed": 0}
-        with harness.Worker("benchmarks.teacher_cache:synthetic_records", arguments) as worker:
-            worker.run("make")
-        values = []
-        for _ in range(harness.FLAGS.repeats):
-            # A process of its own each time: the peak is that of its whole life.
-            arguments = {"work_dir": place, "steps": 50}
-            with harness.Worker("benchmarks.teacher_cache:memory", arguments) as worker:
-                values.append(worker.run("run"))
-        measured[f"memory {rows}"] = values
-        shutil.rmtree(place)
+        made_from = {"vocabulary": vocabulary, "rows": int(rows), "seed": 0}
+
+        def peaks(rows=rows, place=place, made_from=made_from) -> dict[str, list]:
+            arguments = {"work_dir": place, **made_from}
+            with harness.Worker("benchmarks.teacher_cache:synthetic_records", arguments) as worker:
+                worker.run("make")
+            values = []
+            for _ in range(harness.FLAGS.repeats):
+                # A process of its own each time: the peak is that of its whole life.
+                arguments = {"work_dir": place, "steps": 50}
+                with harness.Worker("benchmarks.teacher_cache:memory", arguments) as worker:
+                    values.append(worker.run("run"))
+            return {f"memory {rows}": values}
+
+        measured |= _kept(work / f"synthetic_{rows}.json", made_from, peaks)
+        shutil.rmtree(place, ignore_errors=True)
     return measured
 
 
@@ -234,7 +266,7 @@ def main(_) -> None:
     vocabulary = harness.data_folder("bert", "vocab", "bert-base-uncased.vocab.txt")
     parts, measured = harness.FLAGS.parts, {}
     with tempfile.TemporaryDirectory() as temporary:
-        work = pathlib.Path(temporary)
+        work = pathlib.Path(harness.FLAGS.work_dir or temporary).absolute()
         if "bert_base" in parts:
             measured |= _measure_stages("bert_base", None, work, vocabulary)
         if "minilm" in parts:
@@ -263,6 +295,7 @@ if __name__ == "__main__":
     harness.define_flags(repeats=1)
     flags.DEFINE_integer("epochs", EPOCHS, "Of each stage.", lower_bound=1)
     flags.DEFINE_list("precisions", ["float32", "bfloat16"], "Of teacher and student.")
+    flags.DEFINE_string("work_dir", None, "Keeps what was measured; default: nothing is kept.")
     flags.DEFINE_list("parts", list(_PARTS), f"Of the benchmark, of {_PARTS}.")
     flags.DEFINE_list("records", [str(SMALL), str(LARGE)], "Synthetic records, smaller first.")
     app.run(main)
