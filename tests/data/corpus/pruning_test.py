@@ -30,6 +30,10 @@ def _prune(markup, shown=()):
         ("A\n{|\n| b {{c\n|} d\n}}\n|}\ne", "A\n\ne"),
         ("A [[b]], [[c (d)|c]] e", "A b, c e"),
         ("A [[b_c]]s", "A b cs"),
+        (
+            "A<sub>2</sub>&nbsp;<span class='x'>b</span>\n<small>* c</small>",
+            "A2\u00a0b\n<!---->* c",
+        ),
         ("a\n== B 'c' ==\nd\n=== [[e]] ===\n==f", "a\n\n\x022b 'c\n\nd\n\n\x023e\n\n==f"),
         ("* a\n#: b\nc * d\n; e : f\n*; g : h", "\x03 a\n\x03\x03 b\nc * d\n; e : f\n*; g : h"),
     ],
@@ -71,6 +75,12 @@ def test_a_cut_at_the_start_of_a_line_makes_no_list_or_heading_of_the_rest(cut, 
     )
 
 
+def test_links_to_files_and_categories_are_cut():
+    markup = "A [[Category:B|c]]\n[[ my_file :d.jpg|thumb|e]] [[File:f|[[g]]]] [[h:i]]"
+    pruned = pruning.prune(markup, lambda name: False, ("category", "my file"))
+    assert pruned.markup == "A \n<!----> [[File:f|g]] [[h:i]]"
+
+
 def test_a_link_that_would_begin_a_list_stays_a_link():
     assert _prune("[[*b]] and [[*c]]").markup == "[[*b]] and *c"
 
@@ -102,6 +112,6 @@ def test_names_are_of_templates_on_the_page_itself():
 )
 def test_the_text_of_a_page_is_the_same_with_and_without_pruning(markup, monkeypatch):
     pruned = wikitext.Page(markup).text()
-    monkeypatch.setattr(pruning, "prune", lambda markup, _: pruning.Pruned(markup, frozenset()))
+    monkeypatch.setattr(pruning, "prune", lambda markup, *_: pruning.Pruned(markup, frozenset()))
     assert pruned == wikitext.Page(markup).text()
     assert pruned

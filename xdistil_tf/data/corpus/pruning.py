@@ -8,8 +8,9 @@ for the parser to judge.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 # Tags whose content is no markup, as mwparserfromhell has them; of `nowiki` it is shown.
@@ -32,8 +33,11 @@ _MARK = re.compile(r"\{\{\{[^{}]*\}\}\}|\{\{|\}\}|\{\||\|\}(?!\})")
 # Of a page, of which nothing says that it is a file or category.
 _LINK = re.compile(r"\[\[([^\[\]|{}<>\n:=\0]+)(?:\|([^\[\]|{}<>\n:=\0]+))?\]\]")
 _NAME = re.compile(r"[^|{}]*")
-# A `;` may have its `:` further on in the line.
+# Of which the content alone is shown.
+_SPAN = re.compile(r"</?(?:sub|sup|small|big|span|code|font|abbr|s|u|i|b|em|strong)(?:\s[^<>]*)?>")
+_ENTITIES = {"&nbsp;": "\u00a0", "&ndash;": "–", "&mdash;": "—"}
 _HEADINGS = re.compile(r"\n(={2,6})([^=\n\[\]{}<>|&\0]+)\1(?=\n)")
+# A `;` may have its `:` further on in the line.
 _ITEMS = re.compile(r"\n[*#:]+(?!;)")
 _KEPT = re.compile("\0(\\d+)\0")  # The place of what is shown as it is.
 # What means something at the start of a line alone must not come to stand there.
@@ -60,7 +64,9 @@ class Pruned(NamedTuple):
     template_names: frozenset[str]
 
 
-def prune(markup: str, shows: Callable[[str], bool]) -> Pruned:
+def prune(
+    markup: str, shows: Callable[[str], bool], hidden: Collection[str] = frozenset()
+) -> Pruned:
     """Cuts out comments, references, tables, tags without markup, and templates.
 
     Links become their text; items of lists begin with `ITEM`.
@@ -68,6 +74,7 @@ def prune(markup: str, shows: Callable[[str], bool]) -> Pruned:
     Args:
       markup: Wikitext of a page.
       shows: Whether the template of this name shows text; such ones stay.
+      hidden: Names of namespaces whose links show no text, in lower case.
     """
     markup, shown = _without_unseen(markup.replace("\0", ""))
     cuts: list[tuple[int, int]] = []  # Apart from each other, in their order.
@@ -96,11 +103,23 @@ def prune(markup: str, shows: Callable[[str], bool]) -> Pruned:
     for start, end in cuts:
         kept += markup[place:start], _stand_in(markup, start, end)
         place = end
-    markup = _LINK.sub(_link_text, "".join([*kept, markup[place:]]))
+    markup = "".join([*kept, markup[place:]])
+    for entity, character in _ENTITIES.items():
+        markup = markup.replace(entity, character)
+    for unseen in (_SPAN, _hidden_link(frozenset(hidden))):
+        markup = unseen.sub(lambda m: _stand_in(m.string, m.start(), m.end()), markup)
+    markup = _LINK.sub(_link_text, markup)
     markup = _ITEMS.sub(lambda match: "\n" + ITEM * (len(match[0]) - 1), f"\n{markup}\n")
     markup = _HEADINGS.sub(_heading, markup)[1:-1]
     markup = _KEPT.sub(lambda match: shown[int(match[1])], markup)
     return Pruned(markup, frozenset(name for _, name in names))
+
+
+@functools.lru_cache(maxsize=64)
+def _hidden_link(hidden: frozenset[str]) -> re.Pattern:
+    """A link to a file or category, without links in its text."""
+    names = "|".join(re.escape(one).replace("\\ ", "[ _]") for one in sorted(hidden)) or "(?!)"
+    return re.compile(rf"\[\[\s*(?i:{names})\s*:[^\[\]{{}}\n]*\]\]")
 
 
 def template_name(name: str) -> str:

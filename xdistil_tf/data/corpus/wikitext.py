@@ -127,7 +127,9 @@ class Page:
         self._hidden = frozenset(hidden)
         parser = _parser()
         pruned = pruning.prune(
-            markup, lambda name: name in _SHOWN or _argument_of(name) is not None
+            markup,
+            lambda name: name in _SHOWN or _argument_of(name) is not None,
+            self._hidden,
         )
         self.template_names = pruned.template_names
         try:
