@@ -64,13 +64,13 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list
     columns = ["difference", "by seed", "mean", "2 · SD / √n", "beyond it", "SE of the split"]
     return [*columns, "share kept"], [
         [
-            " ".join([row["task"], row["difference"]]),
+            ", ".join(filter(None, [row["task"], row.get("variant"), row["difference"]])),
             " ".join(f"{one:+.4f}" for one in row["per_seed"]),
             f"{row['mean']:+.4f}",
             None if row["standard_error"] is None else f"{2 * row['standard_error']:.4f}",
             "yes" if row["two_standard_errors"] else "no",
             f"{row['reported_split_standard_error']:.4f}",
-            f"{row['retained']:.1%}",
+            None if row["retained"] is None else f"{row['retained']:.1%}",
         ]
         for row in rows
     ]

@@ -26,7 +26,8 @@ def learning_rate_schedule(
     """The learning rate as a function of the step, counted from 0.
 
     Rises linearly to `learning_rate` over the warm-up, then stays (`constant`) or falls to
-    `final_learning_rate` at `total_steps` (`linear`, `cosine`: half a period, no restart).
+    `final_learning_rate` at `total_steps` (`linear`, `cosine`: half a period, no restart). The
+    first update of a warm-up has a rate already, but for `bert_adam`: BERT's code begins at 0.
 
     Args:
       config: The optimizer's fields.
@@ -44,6 +45,7 @@ def learning_rate_schedule(
             f"in a stage of {total_steps} steps."
         )
     peak, final = config.learning_rate, config.final_learning_rate
+    first = 0.0 if config.name == "bert_adam" else 1.0
 
     def learning_rate(step: tf.Tensor) -> tf.Tensor:
         step = tf.cast(step, tf.float32)
@@ -54,7 +56,7 @@ def learning_rate_schedule(
             value = final + 0.5 * (peak - final) * (1.0 + tf.cos(math.pi * progress))
         else:
             value = tf.fill([], peak)
-        return tf.where(step < warmup, peak * (step + 1.0) / max(warmup, 1), value)
+        return tf.where(step < warmup, peak * (step + first) / max(warmup, 1), value)
 
     return learning_rate
 
