@@ -479,7 +479,7 @@ def test_the_differences_of_a_study_stand_below_its_table(render_tables, checkou
     (checkout / "results/speed.json").write_text(json.dumps(content))
     assert render_tables.main([f"--root={checkout}"]) == 0
     text = (checkout / "README.md").read_text(encoding="utf-8")
-    name = "| sst-2 student - labels_only "
+    name = "| sst-2, student - labels_only "
     assert "\n\n| difference " in text
     assert f"{name}| +0.0200 -0.0100 | +0.0050 | 0.0300 | no | 0.0131 | 97.5% |\n" in text
     assert f"{name}| +0.0200 | +0.0050 |  | no | 0.0131 | 97.5% |\n" in text
