@@ -173,3 +173,21 @@ def test_what_is_reported_neither_trains_nor_selects(make, tmp_path, changes, me
     with pytest.raises(ValueError, match=f"{message}.*which the study reports"):
         run_pretraining_study(make(**changes), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_arm_may_have_fewer_seeds(make, finished, tmp_path):
+    arms = [arm.model_dump() for arm in make().arms]
+    arms[1]["seeds"] = [1]
+    config = make(arms=arms)
+    result = run_pretraining_study(
+        config, tmp_path, options=OPTIONS, finished_runs=finished / "words.json"
+    )
+    cells = [(one["arm"], one["seed"]) for one in result["runs"]]
+    assert cells == [("no_teacher", 1), ("soft", 1), ("no_teacher", 2)] and result["complete"]
+    (comparison,) = result["comparisons"]
+    assert len(comparison["per_seed"]) == 1 and not comparison["two_standard_errors"]
+    (row,) = [row for row in result["table"]["rows"] if row[0] == "soft"]
+    assert row[2] == "–"
+    arms[1]["seeds"] = [3]
+    with pytest.raises(ValueError, match="seeds of arm 'soft' among .1, 2.. Received: .3."):
+        make(arms=arms)

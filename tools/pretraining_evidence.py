@@ -112,7 +112,8 @@ def prepare(data: pathlib.Path, teacher: str, folder: pathlib.Path) -> None:
     run("prepare_wikipedia", f"--input={','.join(text)}", f"--output_dir={folder / 'text'}")
     write_wikitext(data / "text" / "wikitext2" / "valid.txt", folder / "wikitext.txt")
     shared = (f"--tokenizer={teacher}", "--max_seq_length=128")
-    corpus = (f"--input_file={folder / 'text'}/*.txt", *shared, "--dupe_factor=1")
+    corpus = (f"--input_file={folder / 'text'}/*.txt", *shared, "--dupe_factor=1",
+              "--heldout_fraction=0.02")  # fmt: skip
     run("create_pretraining_data", *corpus, f"--output_dir={folder / 'records'}",
         "--dynamic_masking")  # fmt: skip
     run("create_pretraining_data", *corpus, f"--output_dir={folder / 'soft_records'}")
@@ -124,9 +125,9 @@ def prepare(data: pathlib.Path, teacher: str, folder: pathlib.Path) -> None:
 def continue_pretraining(teacher: str, folder: pathlib.Path, steps: int) -> dict[str, Any]:
     """Trains the encoder on; what it says about WikiText before and after, and its curve."""
     records = folder / "records"
-    sets = ("epochs=null", f"steps={steps}", f"evaluate.every_steps={max(steps // 10, 1)}",
-            "optimizer.learning_rate=1.0e-4")  # fmt: skip
-    overrides = [f"stages.0.{one}" for one in sets]
+    sets = ("epochs=null", f"steps={steps}", f"evaluate.every_steps={max(steps // 5, 1)}",
+            "optimizer.learning_rate=2.0e-4")  # fmt: skip
+    overrides = ["precision=bfloat16", *(f"stages.0.{one}" for one in sets)]
     run("train", "--recipe=configs/bert/continue_pretraining.yaml", f"--init_checkpoint={teacher}",
         f"--data=corpus={records}/train-*", f"--data=heldout={records}/heldout-*",
         f"--model_dir={folder / 'lm'}", *(f"--set={one}" for one in overrides))  # fmt: skip
@@ -173,7 +174,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--teacher", default="models/minilm", help="An encoder of the BERT family.")
     parser.add_argument("--output_dir", required=True, help="A folder outside of the checkout.")
-    parser.add_argument("--steps", type=int, default=3000, help="Of continued pretraining.")
+    parser.add_argument("--steps", type=int, default=1000, help="Of continued pretraining.")
     parser.add_argument("--study", default="configs/evidence/soft_label_mlm.yaml", help="YAML.")
     options = parser.parse_args(arguments)
     data = pathlib.Path(os.environ["XDISTIL_DATA"])

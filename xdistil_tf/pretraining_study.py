@@ -35,6 +35,9 @@ class Arm(recipe.Config):
     name: str = pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     recipe: str
     set: tuple[str, ...] = pydantic.Field((), description="Overrides of the recipe, for this arm.")
+    seeds: tuple[int, ...] | None = pydantic.Field(
+        None, min_length=1, description="Some of the study's. Default: all."
+    )
 
 
 class PretrainingStudy(recipe.Config):
@@ -56,9 +59,24 @@ class PretrainingStudy(recipe.Config):
             raise ValueError(f"Expected different arms and different seeds. Received: {names}")
         if self.baseline not in names:
             raise ValueError(f"Expected baseline to be one of {names}")
+        for arm in self.arms:
+            if unknown := set(arm.seeds or ()) - set(self.seeds):
+                raise ValueError(
+                    f"Expected seeds of arm {arm.name!r} among {list(self.seeds)}. Received: "
+                    f"{sorted(unknown)}"
+                )
         if "heldout" not in self.data:
             raise ValueError(f"Expected data to name heldout. Received: {sorted(self.data)}")
         return self
+
+    def cells(self) -> list[tuple[Arm, int]]:
+        """What is run, seed after seed."""
+        return [
+            (arm, seed)
+            for seed in self.seeds
+            for arm in self.arms
+            if seed in (arm.seeds or self.seeds)
+        ]
 
 
 def run_pretraining_study(
@@ -97,18 +115,17 @@ def run_pretraining_study(
     earlier = _finished_runs(study, finished_runs) if finished_runs else {}
     made: dict[tuple[str, int], dict[str, Any]] = {}
     result: dict[str, Any] = {}
-    for seed in study.seeds:
-        for arm in study.arms:
-            cell = (arm.name, seed)
-            if cell not in earlier:
-                logging.info("Study %s: %s, seed %d.", study.name, *cell)
-            made[cell] = earlier.get(cell) or _cell(
-                study, arm, seed, output, strategy=strategy, options=options,
-                interruption=interruption,
-            )  # fmt: skip
-            result = _result(study, made)
-            for target in targets:
-                files.write_json(target, result)
+    for arm, seed in study.cells():
+        cell = (arm.name, seed)
+        if cell not in earlier:
+            logging.info("Study %s: %s, seed %d.", study.name, *cell)
+        made[cell] = earlier.get(cell) or _cell(
+            study, arm, seed, output, strategy=strategy, options=options,
+            interruption=interruption,
+        )  # fmt: skip
+        result = _result(study, made)
+        for target in targets:
+            files.write_json(target, result)
     return result
 
 
@@ -188,16 +205,14 @@ def _finished_runs(
             )
     found = {}
     runs = {(one["arm"], one["seed"]): one for one in earlier["runs"]}
-    for arm in study.arms:
-        for seed in study.seeds:
-            if one := runs.get((arm.name, seed)):
-                now = recipe.to_plain(_recipe(study, arm, seed))
-                if changes := checkpoints.differences(one["recipe"], now):
-                    raise ValueError(
-                        f"{path} was made with another recipe of {arm.name}: "
-                        f"{'; '.join(changes[:3])}."
-                    )
-                found[arm.name, seed] = one
+    for arm, seed in study.cells():
+        if one := runs.get((arm.name, seed)):
+            now = recipe.to_plain(_recipe(study, arm, seed))
+            if changes := checkpoints.differences(one["recipe"], now):
+                raise ValueError(
+                    f"{path} was made with another recipe of {arm.name}: {'; '.join(changes[:3])}."
+                )
+            found[arm.name, seed] = one
     return found
 
 
@@ -213,7 +228,7 @@ def _result(
     return {
         "name": study.name,
         "study": recipe.to_plain(study),
-        "complete": len(made) == len(study.arms) * len(study.seeds),
+        "complete": len(made) == len(study.cells()),
         "runs": list(made.values()),
         "teacher": {"model": first["teacher"]["model"], "metrics": first["teacher"]["metrics"]},
         "comparisons": compare(study.name, groups, study.baseline),

@@ -15,7 +15,7 @@ import hashlib
 import pathlib
 import struct
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import google_crc32c
@@ -150,10 +150,26 @@ class ShardWriter:
 
     def append(self, content: bytes, length: int, record_id: bytes) -> None:
         """Appends a record of `length` tokens that is serialised already."""
-        framed = frame(content)
-        self._handle.write(framed)
-        self._digest.update(framed)
-        self._columns.add(len(framed), length, record_id)
+        self.extend([content], [length], [record_id])
+
+    def extend(
+        self, contents: Sequence[bytes], lengths: Sequence[int], record_ids: Sequence[bytes]
+    ) -> None:
+        """Appends records that are serialised already, many at once.
+
+        Raises:
+          ValueError: If there are not as many lengths and ids as records.
+        """
+        if not len(contents) == len(lengths) == len(record_ids):
+            raise ValueError(
+                f"Expected a length and an id for each of {len(contents)} records. Received: "
+                f"{len(lengths)} and {len(record_ids)}."
+            )
+        framed = [frame(content) for content in contents]
+        data = b"".join(framed)
+        self._handle.write(data)
+        self._digest.update(data)
+        self._columns.extend(map(len, framed), lengths, record_ids)
 
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
@@ -173,11 +189,13 @@ class _Columns:
         self._ids: list[bytes] = []
         self._blocks = [np.zeros(0, "S1")]
 
-    def add(self, size: int, length: int, record_id: bytes) -> None:
-        self._sizes.append(size)
-        self._lengths.append(length)
-        self._ids.append(record_id)
-        if len(self._ids) == self._BLOCK:
+    def extend(
+        self, sizes: Iterable[int], lengths: Iterable[int], record_ids: Iterable[bytes]
+    ) -> None:
+        self._sizes.extend(sizes)
+        self._lengths.extend(lengths)
+        self._ids.extend(record_ids)
+        if len(self._ids) >= self._BLOCK:
             self._close_block()
 
     def index(self, sha256: str) -> Index:
@@ -232,17 +250,20 @@ def scan(path: pathlib.Path) -> Index:
         features = decode_example(content, f"{path} record {number}")
         name = features.get("id")
         record_id = name[0] if name else f"{path.stem}:{number}".encode()
-        columns.add(len(framed), _length(features), record_id)
+        columns.extend([len(framed)], [_length(features)], [record_id])
         digest.update(framed)
     return columns.index(digest.hexdigest())
 
 
 def frame(content: bytes) -> bytes:
     """Puts a record into TFRecord framing: length, checksum, content, checksum."""
-    length = _LENGTH.pack(len(content))
-    return b"".join(
-        (length, _CHECKSUM.pack(_masked(length)), content, _CHECKSUM.pack(_masked(content)))
-    )
+    return b"".join((_header(len(content)), content, _CHECKSUM.pack(_masked(content))))
+
+
+@functools.lru_cache(maxsize=1 << 14)  # Lengths come again and again.
+def _header(size: int) -> bytes:
+    length = _LENGTH.pack(size)
+    return length + _CHECKSUM.pack(_masked(length))
 
 
 def unframe(framed: bytes, path: pathlib.Path, number: int, offset: int) -> bytes:

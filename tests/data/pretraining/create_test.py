@@ -228,7 +228,7 @@ def test_the_manifest_has_the_promised_fields(corpus, tmp_path):
         "format", "settings", "tokenizer", "inputs", "splits", "masking", "fingerprint", "seconds",
         "versions",
     ]  # fmt: skip
-    assert manifest["format"] == 2 and manifest["masking"] == "static"
+    assert manifest["format"] == 3 and manifest["masking"] == "static"
     assert manifest["settings"] == {
         "max_seq_length": 128, "max_predictions_per_seq": 20, "masked_lm_prob": 0.15,
         "short_seq_prob": 0.1, "dupe_factor": 2, "do_whole_word_mask": False,

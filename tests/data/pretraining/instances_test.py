@@ -145,11 +145,11 @@ def cut_by_the_plain_loop(sentences, rng, target, others):
         chunk.append(sentences[i])
         length += len(sentences[i])
         if i == len(sentences) - 1 or length >= target:
-            a_end = rng.randint(1, len(chunk) - 1) if len(chunk) >= 2 else 1
+            a_end = 1 + int(rng.random() * (len(chunk) - 1)) if len(chunk) >= 2 else 1
             a = list(itertools.chain.from_iterable(chunk[:a_end]))
             if len(chunk) == 1 or rng.random() < 0.5:
                 other, b = rng.choice(others), []
-                for sentence in other[rng.randint(0, len(other) - 1) :]:
+                for sentence in other[int(rng.random() * len(other)) :]:
                     b += sentence
                     if len(b) >= target - len(a):
                         break

@@ -45,13 +45,22 @@ def test_looked_up_words_are_what_whole_lines_give(vocabulary, lower):
     assert sentences(tokenize(lines[::-1])) == direct(tokenizer, lines[::-1])
 
 
-def test_words_are_forgotten_when_they_are_too_many(tokenizer, monkeypatch):
-    monkeypatch.setattr(words, "_REMEMBERED", 4)
-    monkeypatch.setattr(words, "_LONGEST", 6)
+@pytest.mark.parametrize(("name", "limit"), [("_REMEMBERED", 4), ("_CHARACTERS", 20)])
+def test_words_are_forgotten_when_they_are_too_many(tokenizer, monkeypatch, name, limit):
+    monkeypatch.setattr(words, name, limit)
     tokenize = words.fast_tokenization(tokenizer)
-    for lines in (["good bad film"], ["the good a in"], ["verylong"], ["good", "verylong bad"]):
+    for lines in (["good bad film"], ["the good a in"], ["verylong"], ["good", "verylong bad"], []):
         assert sentences(tokenize(lines)) == direct(tokenizer, lines)
-        assert len(tokenize._known) <= 4 and "verylong" not in tokenize._known
+        remembered = {"_REMEMBERED": len(tokenize._numbers), "_CHARACTERS": tokenize._characters}
+        assert remembered[name] <= limit
+        assert sum(map(len, tokenize._numbers)) == tokenize._characters
+
+
+def test_more_new_words_than_are_remembered_are_tokenized_all_the_same(tokenizer, monkeypatch):
+    monkeypatch.setattr(words, "_REMEMBERED", 2)
+    tokenize, lines = words.fast_tokenization(tokenizer), ["good bad film in", "the a"]
+    for _ in range(2):
+        assert sentences(tokenize(lines)) == direct(tokenizer, lines)
 
 
 def test_tokenizers_that_see_across_spaces_get_whole_lines(tokenizer):

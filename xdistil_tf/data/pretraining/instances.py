@@ -63,7 +63,7 @@ def plan_document(
 def target_length(settings: Settings, rng: random.Random) -> int:
     """Tokens to aim at; drawn once per document and pass, as BERT does."""
     room = settings.max_seq_length - settings.special_tokens
-    return rng.randint(2, room) if rng.random() < settings.short_seq_prob else room
+    return 2 + _below(rng, room - 1) if rng.random() < settings.short_seq_prob else room
 
 
 def segment_pairs(
@@ -78,7 +78,7 @@ def segment_pairs(
     while start < last:
         end = min(bisect.bisect_left(borders, borders[start] + target, start + 1), last)
         count = end - start
-        middle = start + (rng.randint(1, count - 1) if count > 1 else 1)
+        middle = start + (1 + _below(rng, count - 1) if count > 1 else 1)
         a = borders[start], borders[middle]
         if count == 1 or rng.random() < 0.5:
             yield *a, *_random_segment(other(rng), rng, target - (a[1] - a[0])), True
@@ -88,10 +88,15 @@ def segment_pairs(
             start = end
 
 
+def _below(rng: random.Random, count: int) -> int:
+    """One of the first `count` numbers; a quarter of the time of `randrange`."""
+    return int(rng.random() * count)
+
+
 def _random_segment(borders: Borders, rng: random.Random, length: int) -> tuple[int, int]:
     """Sentences of another document from a random one on, until they have `length` tokens."""
     last = len(borders) - 1
-    first = rng.randint(0, last - 1)
+    first = _below(rng, last)
     end = bisect.bisect_left(borders, borders[first] + length, first + 1)
     return borders[first], borders[min(end, last)]
 

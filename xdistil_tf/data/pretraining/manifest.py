@@ -26,7 +26,7 @@ _RECORDS = [
 def made_from(settings: Mapping[str, Any], paths: Sequence[str], tokenizer: Tokenizer) -> dict:
     """Everything that decides bytes, as it stands in the manifest."""
     return {
-        "format": 2,
+        "format": 3,
         "settings": dict(settings),
         "tokenizer": {
             "kind": tokenizer.kind,

@@ -193,14 +193,14 @@ def _fill(
 
 def _write(path: pathlib.Path, store: Store, ordered: Iterator[np.ndarray], build) -> dict:
     counts: dict[str, Any] = dict.fromkeys(("records", "tokens", "masked", "random_next"), 0)
+    stem = path.stem
     with records.ShardWriter(path) as writer:
         for plans in ordered:
             batch = build(plans)
             first = counts["records"]
-            ids = [f"{path.stem}:{first + one}".encode() for one in range(len(plans))]
+            ids = [f"{stem}:{first + one}".encode() for one in range(len(plans))]
             lengths = batch.lengths.tolist()
-            for row, length, name in zip(encode_rows(batch, ids), lengths, ids, strict=True):
-                writer.append(row, length, name)
+            writer.extend(encode_rows(batch, ids), lengths, ids)
             store.release()
             counts["records"] += len(plans)
             counts["tokens"] += sum(lengths)

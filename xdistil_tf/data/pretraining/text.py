@@ -77,9 +77,10 @@ class _Reader:
 
     def __init__(self, handle, part: Part):
         self._handle, self._part = handle, part
-        handle.seek(max(part.start - 1, 0))
+        self._next = max(part.start - 1, 0)
+        handle.seek(self._next)
         if part.start:
-            handle.readline()  # The rest of a line of the part before.
+            self._next += len(handle.readline())  # The rest of a line of the part before.
         self._advance()
 
     def documents(self) -> Iterator[Iterator[str]]:
@@ -113,15 +114,16 @@ class _Reader:
                 yield text
 
     def _advance(self) -> None:
-        self._begin = self._handle.tell()
+        self._begin = self._next  # Counted: asking the file takes longer than reading the line.
         line = self._handle.readline()
+        if not line:
+            self._line = None
+            return
+        self._next += len(line)
         if self._begin == 0:
             line = line.removeprefix(codecs.BOM_UTF8)
         # Unicode's white space counts too; a line that has a letter is soon known.
-        self._line = (b"" if _is_white(line) else line) if line or not self._at_end() else None
-
-    def _at_end(self) -> bool:
-        return self._begin == self._handle.tell()
+        self._line = b"" if _is_white(line) else line
 
     def _damage(self, error: UnicodeDecodeError) -> str:
         return damage(

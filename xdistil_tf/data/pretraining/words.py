@@ -6,17 +6,20 @@ Other tokenizers get whole lines.
 
 from __future__ import annotations
 
+import array
 import itertools
 import json
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from xdistil_tf.data.tokenization import Tokenizer
 
-_REMEMBERED = 300_000  # About 80 MB.
-_LONGEST = 64  # Characters; longer ones seldom come twice.
+_REMEMBERED = 300_000  # Words; about 50 MB.
+_CHARACTERS = 1 << 24  # Of all of them together.
 
 # Sentences to all their ids one behind the other, and how many each has.
-Tokenize = Callable[[Sequence[str]], tuple[list[int], list[int]]]
+Tokenize = Callable[[Sequence[str]], tuple[Sequence[int], Sequence[int]]]
 
 
 def fast_tokenization(tokenizer: Tokenizer) -> Tokenize:
@@ -38,29 +41,53 @@ def spaces_separate(tokenizer: Tokenizer) -> bool:
 
 
 class _Words:
-    """Remembers the ids of words; forgets all when they become too many."""
+    """Remembers the ids of words; forgets all when they become too many.
+
+    Words have numbers, and a table of all their ids, one word behind the other: what a text says is
+    then a matter of arrays.
+    """
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
-        self._known: dict[str, list[int]] = {}
+        self._forget()
 
-    def __call__(self, lines: Sequence[str]) -> tuple[list[int], list[int]]:
-        split = [line.split(" ") for line in lines]
-        new = list(set(itertools.chain.from_iterable(split)).difference(self._known))
-        ids = dict(zip(new, _encoded(self._tokenizer, new), strict=True))
-        if len(self._known) + len(new) > _REMEMBERED:
-            # What this call needs must be known until it ends.
-            here = set(itertools.chain.from_iterable(split)) - set(new)
-            self._known = {word: self._known[word] for word in here}
-        self._known |= ids
-        known = self._known
-        sentences = [
-            list(itertools.chain.from_iterable([known[word] for word in words])) for words in split
-        ]
-        for word in new:
-            if len(word) > _LONGEST:
-                del known[word]
-        return _flat(sentences)
+    def __call__(self, lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        words = " ".join(lines).split(" ") if lines else []
+        new = set(words).difference(self._numbers)
+        if self._characters + sum(map(len, new)) > _CHARACTERS or (
+            len(self._numbers) + len(new) > _REMEMBERED
+        ):
+            self._forget()
+            new = set(words)
+        self._learn(list(new))
+        numbers = np.fromiter(map(self._numbers.__getitem__, words), np.int64, len(words))
+        begins, table = np.frombuffer(self._begins, np.int64), np.frombuffer(self._ids, np.int32)
+        sizes = begins[numbers + 1] - begins[numbers]
+        ids = table[_spans(begins[numbers], sizes)]
+        words_of_line = np.fromiter((line.count(" ") + 1 for line in lines), np.int64, len(lines))
+        ends = np.concatenate([[0], np.cumsum(sizes)])[np.cumsum(words_of_line)]
+        return ids, np.diff(ends, prepend=0)
+
+    def _forget(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._characters = 0
+        # Grow in place, as lists of numbers do not.
+        self._begins, self._ids = array.array("q", [0]), array.array("i")
+
+    def _learn(self, words: Sequence[str]) -> None:
+        first = len(self._numbers)
+        self._numbers.update(zip(words, range(first, first + len(words)), strict=True))
+        self._characters += sum(map(len, words))
+        for ids in _encoded(self._tokenizer, words):
+            self._ids.extend(ids)
+            self._begins.append(len(self._ids))
+
+
+def _spans(begins: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The places of spans, one behind the other; int64."""
+    ends = np.cumsum(sizes)
+    places = np.arange(ends[-1] if len(ends) else 0)
+    return places + np.repeat(begins - (ends - sizes), sizes)
 
 
 def _encoded(tokenizer: Tokenizer, lines: Sequence[str]) -> list[list[int]]:
