@@ -5,6 +5,8 @@ BIN = $(VENV)/bin
 TEACHER ?=
 TASK_DIR ?=
 TASK ?= classification
+# Files of tests side by side; PYTEST_ARGS= runs one after the other.
+PYTEST_ARGS ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile
 # A task or teacher of one's own does not touch the results of the embedded ones.
 OUTPUT ?= runs/quickstart$(if $(TEACHER)$(TASK_DIR),_own)
 
@@ -32,7 +34,8 @@ format: $(VENV)/.installed
 
 # PyTorch is only the other side of benchmarks and the maker of test fixtures.
 $(VENV)/.bench: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet "torch==2.13.0" "wikiextractor==3.1.0"
+	$(BIN)/python -m pip install --quiet "torch==2.13.0" "wikiextractor==3.1.0" \
+	  "onnx==1.23.2" "onnxruntime==1.32.0"
 	touch $@
 
 bench-deps: $(VENV)/.bench

@@ -39,7 +39,7 @@ setuptools.setup(
         "torch": ["torch"],
         "wikipedia": ["mwparserfromhell>=0.6.6"],
         "beam": ["apache-beam>=2.60"],
-        "test": ["pytest>=8", "pytest-timeout>=2.3"],
+        "test": ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6"],
         "dev": ["ruff>=0.8", "pre-commit>=3.7"],
     },
     entry_points={

@@ -356,7 +356,7 @@ def _circumstances(extra: Mapping[str, Any] | None, seed: int) -> dict[str, Any]
     """What a result was measured with."""
     return {
         "extra": {"threads": THREADS, **(extra or {})},
-        "versions": versions.environment() | {"torch": _version("torch")},
+        "versions": versions.environment() | {"torch": package_version("torch")},
         "seed": seed,
         "command": command(),
         "wall_seconds": round(time.perf_counter() - _BEGAN, 1),
@@ -430,7 +430,8 @@ def _rounded(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """Of an installed package, or that it is not."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,6 +1,7 @@
 """From raw text to labels: students, MiniLM and a BERT-base-sized teacher, all on one path.
 
-    python -m benchmarks.latency
+    python -m benchmarks.latency                           # BiLSTM students
+    python -m benchmarks.latency --students=transformer    # see `latency_of_encoders`
 
 Sentences of SST-2 dev, in the order of the file, through the path of `predict`: Rust tokenizer,
 padding, compiled model, label names. Speed does not depend on the weights, so all but MiniLM's
@@ -13,60 +14,26 @@ from __future__ import annotations
 
 import itertools
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
-import numpy as np
 from absl import app, flags
 
-from benchmarks import harness
+from benchmarks import harness, latency_of_encoders
 from benchmarks.harness import comparison
+from benchmarks.text_to_labels import (
+    BATCHES,
+    MAX_LENGTH,
+    TextToLabels,
+    milliseconds_of_calls,
+    percentiles_of,
+    read_sentences,
+    timed_calls,
+)
 
 STUDENTS = {(300, 600): (14, 8), (300, 200): (40, 15), (50, 200): (51, 16), (50, 100): (77, 16)}
 PRECISIONS = ("float32", "bfloat16")
-BATCHES = (1, 32)
 # The paper's protocol, and what `predict` does: as long as the longest of the batch.
 PADDINGS = {"padded_32": 32, "dynamic": None}
-_MAX_LENGTH = 128
-_LABELS = ("negative", "positive")
-
-
-class TextToLabels:
-    """The path of `predict` with the length of a batch left open.
-
-    Args:
-      model: Any model with logits.
-      tokenizer: Of `data/tokenization`.
-    """
-
-    def __init__(self, model, tokenizer):
-        from xdistil_tf.evaluate import logits_function
-
-        self._tokenizer = tokenizer
-        self._logits = logits_function(model)
-
-    def __call__(self, texts: Sequence[str], pad_to: int | None) -> list[str]:
-        """Labels of texts; `pad_to` cuts and pads them to one length."""
-        import tensorflow as tf
-
-        encodings = self._tokenizer.encode_batch(texts, max_length=pad_to or _MAX_LENGTH)
-        length = pad_to or max(len(one.input_ids) for one in encodings)
-        ids = np.full((len(texts), length), self._tokenizer.pad_id or 0, np.int32)
-        mask, segments = np.zeros_like(ids), np.zeros_like(ids)
-        for row, one in enumerate(encodings):
-            size = len(one.input_ids)
-            ids[row, :size], mask[row, :size] = one.input_ids, 1
-            segments[row, :size] = one.segment_ids
-        arrays = {"input_ids": ids, "input_mask": mask, "segment_ids": segments}
-        logits = self._logits({name: tf.constant(array) for name, array in arrays.items()})
-        return [_LABELS[index] for index in np.argmax(logits.numpy(), -1)]
-
-
-def _read_sentences(path: str) -> list[str]:
-    with open(path, encoding="utf-8") as handle:
-        header, *lines = handle.read().splitlines()
-    column = header.split("\t").index("sentence")
-    return [line.split("\t")[column] for line in lines]
 
 
 def _models(minilm: str, precision: str, vocabulary: int, seed: int) -> dict:
@@ -101,39 +68,24 @@ def paths(
     from xdistil_tf.data.tokenization import load_tokenizer
 
     tokenizer = load_tokenizer(vocabulary)
-    texts = _read_sentences(sentences)
+    texts = read_sentences(sentences)
     cases = {}
     for precision in PRECISIONS:
         for name, model in _models(minilm, precision, tokenizer.vocab_size, seed).items():
             path = TextToLabels(model, tokenizer)
             for (padding, pad_to), batch in itertools.product(PADDINGS.items(), BATCHES):
-                cases[f"{name}/{precision}/{padding}/{batch}"] = _case(
+                cases[f"{name}/{precision}/{padding}/{batch}"] = timed_calls(
                     path, texts, batch, pad_to, calls[str(batch)]
                 )
     for batch in BATCHES:
-        cases[f"tokenizer alone/-/-/{batch}"] = _case(
-            lambda some, _: tokenizer.encode_batch(some, max_length=_MAX_LENGTH),
+        cases[f"tokenizer alone/-/-/{batch}"] = timed_calls(
+            lambda some, _: tokenizer.encode_batch(some, max_length=MAX_LENGTH),
             texts,
             batch,
             None,
             calls[str(batch)],
         )
     return cases
-
-
-def _case(path, texts: list[str], batch: int, pad_to: int | None, calls: int):
-    starts = itertools.cycle(range(0, len(texts) - batch + 1, batch))
-
-    def case() -> harness.Measured:
-        milliseconds = []
-        for start in itertools.islice(starts, calls):
-            some = texts[start : start + batch]
-            began = time.perf_counter()
-            path(some, pad_to)
-            milliseconds.append(1000 * (time.perf_counter() - began))
-        return harness.Measured(batch * calls, sum(milliseconds) / 1000, milliseconds)
-
-    return case
 
 
 def _table(percentiles: Mapping[str, tuple[float, float]]) -> str:
@@ -179,22 +131,24 @@ def _comparisons(percentiles) -> list[dict]:
 
 
 def main(_) -> None:
-    sentences = harness.data_folder("glue", "SST-2") + "/dev.tsv"
     arguments = {
-        "sentences": sentences,
+        "sentences": harness.data_folder("glue", "SST-2") + "/dev.tsv",
         "vocabulary": harness.data_folder("bert", "vocab", "bert-base-uncased.vocab.txt"),
-        "minilm": harness.minilm_folder(),
         "calls": {"1": harness.FLAGS.calls_1, "32": harness.FLAGS.calls_32},
         "seed": harness.FLAGS.seed,
     }
+    if harness.FLAGS.students == "transformer":
+        latency_of_encoders.measure(arguments)
+    else:
+        _measure_bilstms(arguments | {"minilm": harness.minilm_folder()})
+
+
+def _measure_bilstms(arguments: dict) -> None:
     with harness.Worker("benchmarks.latency:paths", arguments) as worker:
         cases = {name: worker.case(name) for name in worker.names}
         measured = harness.rounds(cases, harness.FLAGS.repeats)
-    calls = {name: [ms for one in values for ms in one.extra] for name, values in measured.items()}
-    percentiles = {
-        name: (float(np.percentile(ms, 50)), float(np.percentile(ms, 95)))
-        for name, ms in calls.items()
-    }
+    calls = milliseconds_of_calls(measured)
+    percentiles = percentiles_of(calls)
     sys.stdout.write(_table(percentiles))
     harness.write_results(
         harness.FLAGS.output or "latency",
@@ -217,6 +171,7 @@ def main(_) -> None:
 
 if __name__ == "__main__":
     harness.define_flags(repeats=5)
+    flags.DEFINE_enum("students", "bilstm", ["bilstm", "transformer"], "Which table.")
     flags.DEFINE_integer("calls_1", 40, "Calls of a round at batch 1.", lower_bound=1)
     flags.DEFINE_integer("calls_32", 10, "Calls of a round at batch 32.", lower_bound=1)
     app.run(main)

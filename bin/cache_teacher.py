@@ -1,4 +1,4 @@
-"""One pass of a teacher over records; its outputs are kept for every stage and student.
+r"""One pass of a teacher over records; its outputs are kept for every stage and student.
 
 python bin/cache_teacher.py --teacher=runs/teacher --records='records/*' \
     --outputs=logits,representation --teacher_layer=6 --output_dir=cache
@@ -76,6 +76,7 @@ def main(_) -> None:
     spec = teaching.cache_spec(
         folder, teacher, request, FLAGS.cache_precision, tokenizer.fingerprint
     )
+    teaching.log_layer(folder, spec.layer, spec.depth)
     with Interruption().listening() as interruption:
         place = (FLAGS.output_dir, source.task_type, FLAGS.batch_size)
         kept = write_cache(teacher, spec, [records], *place, interruption)

@@ -1,4 +1,4 @@
-"""Text -> masked-LM records of BERT.
+r"""Text -> masked-LM records of BERT.
 
 python bin/create_pretraining_data.py --input_file='text/*.txt' --output_dir=records \
     --tokenizer=bert-base-uncased --max_seq_length=128 --dupe_factor=5 --do_whole_word_mask

@@ -1,4 +1,4 @@
-"""Task folder -> records.
+r"""Task folder -> records.
 
 python bin/create_task_data.py --task_dir=glue/SST-2 --task=sst-2 --tokenizer=bert-base-uncased \
     --output_dir=records/sst2
@@ -34,6 +34,7 @@ def main(_) -> None:
         FLAGS.output_dir,
         FLAGS.transfer_file,
         shared_flags.records_options(FLAGS.seed, FLAGS.max_seq_length or 128),
+        augmented=FLAGS.augmented,
     )
     counts = {name: split["records"] for name, split in info.splits.items()}
     logging.info("Records are in %s: %s; dropped: %s.", info.folder, counts, dict(info.dropped))

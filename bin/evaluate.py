@@ -1,4 +1,4 @@
-"""Scores a model on a split of a task folder, or on records, those of pretraining included.
+r"""Scores a model on a split of a task folder, or on records, those of pretraining included.
 
 python bin/evaluate.py --model_dir=runs/sst2 --task_dir=glue/SST-2 --task=sst-2 --split=dev \
     --output_json=metrics.json
@@ -39,6 +39,12 @@ def main(_) -> None:
     result = _scored()
     figures = ", ".join(f"{name} {value:.4f}" for name, value in result["metrics"].items())
     logging.info("%s, %d examples: %s", result["split"], result["examples"], figures)
+    if "teacher" in result:
+        theirs = result["teacher"]
+        logging.info(
+            "Teacher: masked_lm_loss %.4f; agreement %.4f, KL divergence %.4f",
+            theirs["metrics"]["masked_lm_loss"], theirs["agreement"], theirs["kl_divergence"],
+        )  # fmt: skip
     if FLAGS.output_json:
         files.write_json(FLAGS.output_json, result)
         logging.info("The figures are in %s.", FLAGS.output_json)

@@ -40,6 +40,7 @@ def columns() -> Columns:
 def define_records_flags() -> None:
     """How a task becomes records."""
     flags.DEFINE_list("transfer_file", None, "Globs of files with unlabelled texts.")
+    flags.DEFINE_list("augmented", None, "Globs of files that `augment` made of this task.")
     flags.DEFINE_integer(
         "max_seq_length", None, "Tokens of the longest sequence. Default: the recipe's, or 128."
     )
@@ -111,8 +112,12 @@ def define_run_flags() -> None:
 def define_pretraining_flags() -> None:
     """Whether and how a teacher goes on with its pretraining."""
     flags.DEFINE_list("continue_pretraining", [], "Globs of text to pretrain the teacher further.")
-    flags.DEFINE_string("pretraining_recipe", "configs/bert/continue_pretraining.yaml", "For that.")
-    flags.DEFINE_multi_string("set_pretraining", [], "Any field of that recipe: path=value.")
+    flags.DEFINE_string(
+        "pretraining_recipe",
+        "configs/bert/continue_pretraining.yaml",
+        "With --continue_pretraining: how.",
+    )
+    flags.DEFINE_multi_string("set_pretraining", [], "Of --pretraining_recipe: path=value.")
 
 
 def pretraining_recipe(seed: int) -> recipe.Recipe | None:

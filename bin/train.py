@@ -1,4 +1,4 @@
-"""Trains one model as a recipe says; run it again to go on where it was killed.
+r"""Trains one model as a recipe says; run it again to go on where it was killed.
 
 python bin/train.py --recipe=configs/bert/finetune.yaml --init_checkpoint=bert-base-uncased \
     --data=train='records/train-*' --data=heldout='records/heldout-*' --model_dir=runs/teacher

@@ -1,7 +1,6 @@
 """Binaries on bad input: one line (what, where, cure), an exit code, no traceback."""
 
 import errno
-import importlib
 import logging
 import os
 import pathlib
@@ -14,43 +13,15 @@ import sys
 
 import pytest
 import yaml
-from absl import app, flags
 
 from tests.small_task import encoder_folder, stage, student_recipe, write_lines
 from xdistil_tf import command_line, files, recipe
 from xdistil_tf.interruption import Interrupted, Interruption
 
-pytest_plugins = ["tests.small_task"]
+pytest_plugins = ["tests.calls", "tests.small_task"]
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LABELLED = {"name": "labels", "data": "train", "objective": [{"loss": "task"}], "steps": 2}
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """`call("train", "--recipe=...")` -> (exit code, the one line), in this process."""
-    app.define_help_flags()
-    known = set(flags.FLAGS)
-
-    def run(verb, *arguments):
-        binary = importlib.import_module(f"xdistil_tf.bin.{verb}")
-        monkeypatch.setattr(sys, "argv", [f"{verb}.py", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            with pytest.raises(SystemExit) as left:
-                binary.run()
-        finally:
-            for name in set(flags.FLAGS) - known:
-                delattr(flags.FLAGS, name)
-            flags.FLAGS.unparse_flags()
-        text, run.output = capsys.readouterr()[::-1]
-        lines = [line for line in text.splitlines() if line.startswith("error: ")]
-        code = left.value.code or 0
-        assert "Traceback" not in text
-        assert len(lines) == (code != 0), text
-        return code, lines[0] if lines else ""
-
-    return run
 
 
 @pytest.fixture
@@ -327,7 +298,7 @@ def test_wrong_inputs_of_evaluate(call, small, trained, tmp_path):
         ([f"--model_dir={tmp_path}", f"--task_dir={small.task_dir}"], "No model in"),
         (["--model_dir=nope", f"--task_dir={small.task_dir}"], "No such folder nope"),
         ([model, f"--task_dir={small.task_dir}", "--split=no"], "no"),
-        ([model, f"--records={small.info.pattern('transfer')}"], "have no labels"),
+        ([model, f"--records={small.info.pattern('transfer')}"], "'transfer' of .* has no labels"),
     ):
         code, line = call("evaluate", *arguments)
         assert code == 1 and re.search(message, line), line
@@ -608,3 +579,59 @@ def test_a_reader_that_has_enough_ends_a_process_quietly():
 
 def test_recipes_of_the_small_task_are_valid():
     assert recipe.to_plain(student_recipe(stage()))["stages"][0]["name"] == "logits"
+
+
+def test_examples_are_augmented_and_train(call, small, task, tmp_path):
+    masked_lm = encoder_folder(tmp_path / "lm", small.tokenizer, {"kind": "pretraining"})
+    path = tmp_path / "aug.tsv"
+    arguments = [
+        f"--task_dir={task}", "--task=classification", f"--masked_lm={masked_lm}",
+        f"--output_file={path}", "--rounds=1", "--candidates=3", "--as_published",
+    ]  # fmt: skip
+    assert call("augment", *arguments) == (0, "")
+    assert path.is_file() and files.read_json(f"{path}.json")["settings"]["as_published"]
+    records = [
+        f"--task_dir={task}", f"--tokenizer={small.encoder}", f"--output_dir={tmp_path}/records",
+        f"--augmented={path}", "--max_seq_length=32",
+    ]  # fmt: skip
+    assert call("create_task_data", *records) == (0, "")
+    assert files.read_json(tmp_path / "records" / "task.json")["splits"]["augmented"]["records"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--masked_lm={small.teacher}", "no masked-LM head"),
+        ("--masked_lm=/no", "/no"),
+        ("--word_vectors=/no.txt", "No file /no.txt. Set --word_vectors"),
+        ("--rounds=0", "rounds=0"),
+        ("--task=tagging", "Tags belong to words"),
+    ],
+)
+def test_wrong_inputs_of_augment(call, small, tmp_path, flag, message):
+    masked_lm = encoder_folder(tmp_path / "lm", small.tokenizer, {"kind": "pretraining"})
+    code, line = call(
+        "augment",
+        f"--task_dir={small.task_dir}",
+        "--task=classification",
+        f"--masked_lm={masked_lm}",
+        f"--output_file={tmp_path}/aug.tsv",
+        flag.format(small=small),
+    )
+    assert code == 1 and re.search(message, line), line
+    assert not list(tmp_path.glob("aug*"))
+
+
+def test_predict_takes_a_file_or_a_task_of_glue(call, trained, tmp_path):
+    model = f"--model_dir={trained}"
+    for arguments in (
+        [],
+        ["--input_file=x"],
+        ["--input_file=x", "--output_file=y", "--task=rte"],
+        ["--task=rte", "--task_dir=x"],
+    ):
+        code, line = call("predict", model, *arguments)
+        assert code == 1 and "or --task_dir, --task and --glue_submission_dir" in line, line
+    glue = ["--task=rte", "--task_dir=x", f"--glue_submission_dir={tmp_path}"]
+    code, line = call("predict", model, *glue)
+    assert code == 1 and "Expected one of rte" in line, line

@@ -71,7 +71,7 @@ def test_languages_are_scored_apart(small):
 
 
 def test_records_without_labels_are_refused(trained, small):
-    with pytest.raises(ValueError, match="have no labels to compare with"):
+    with pytest.raises(ValueError, match="The split 'transfer' of classification has no labels"):
         EvaluatedModel(str(trained)).on_records(small.info.pattern("transfer"))
 
 

@@ -42,6 +42,7 @@ LEVELS |= {
     "evaluate_pretraining": 3.2,
 }
 LEVELS |= {"bound_data": 3, "evaluate": 3, "teacher_pass": 2.5, "cache": 3, "export": 3, "start": 3}
+LEVELS |= {"start_encoder": 2.9, "augment": 3.1, "glue_submission": 3.2, "distill_tasks": 4.2}
 LEVELS |= {"preflight": 3.1, "predict": 3.1, "teaching": 3.1, "report": 3.2}
 LEVELS |= {"stages": 3.2, "run": 3.3}
 LEVELS |= {"baseline": 3, "distill": 4, "study": 4.5, "api": 5}

@@ -141,3 +141,28 @@ def test_temperature_must_be_positive(temperature):
     for loss in (losses.kl_divergence, losses.soft_cross_entropy):
         with pytest.raises(ValueError, match="Expected a positive number. Received: "):
             loss(tf.zeros([2, 3]), tf.zeros([2, 3]), temperature=temperature)
+
+
+def test_relations_need_neither_equal_widths_nor_equal_heads():
+    random = tf.random.Generator.from_seed(1)
+    teacher, student = random.normal([2, 5, 12]), random.normal([2, 5, 6])
+    values = losses.relation_kl_divergence(teacher, student, heads=3)
+    assert values.shape == (2, 5) and (values.numpy() > 0).all()
+    # The same relations, stretched over more numbers.
+    wide = tf.reshape(tf.repeat(tf.reshape(student, [2, 5, 3, 2]), 2, axis=-1), [2, 5, 12])
+    doubled = losses.relation_kl_divergence(wide / 2**0.25, student, heads=3)
+    np.testing.assert_allclose(doubled, 0, atol=1e-6)
+
+
+def test_relations_to_masked_tokens_do_not_count():
+    random = tf.random.Generator.from_seed(2)
+    teacher, student = random.normal([1, 5, 4]), random.normal([1, 5, 4])
+    mask = tf.constant([1, 1, 1, 0, 0])[None, None, None, :]
+    whole = losses.relation_kl_divergence(teacher, student, heads=2, mask=mask)
+    sliced = losses.relation_kl_divergence(teacher[:, :3], student[:, :3], heads=2)
+    np.testing.assert_allclose(whole[:, :3], sliced, rtol=1e-5)
+
+
+def test_a_width_that_relation_heads_do_not_divide_is_named():
+    with pytest.raises(ValueError, match="multiples of heads=12. Received: a width of 8.*options"):
+        losses.relation_kl_divergence(tf.zeros([1, 2, 12]), tf.zeros([1, 2, 8]))

@@ -92,7 +92,17 @@ def test_the_depth_of_a_partly_cached_teacher_can_be_given():
         (mse("attention", layers=((1, 2),)), r"teacher has no 'attention' at layers \[2\]"),
         (mse("logit"), "unknown output.*Did you mean 'logits'"),
         (mse(loss="mean_square_error"), "unknown loss.*Did you mean 'mean_squared_error'"),
-        (mse(options={"beta": 1}), "'mean_squared_error' has no options"),
+        (mse(options={"beta": 1}), "'mean_squared_error' has one option, {heads: mean}"),
+        (mse(options={"heads": "mean"}), "one option, {heads: mean}, of attention.*'logits'"),
+        (
+            mse("attention", layers="last", options={"heads": "mean"}, reduction="as_published"),
+            "'zeroed_mean_squared_error' has no option 'heads'",
+        ),
+        (
+            mse("hidden", layers="last", loss="relation_kl_divergence"),
+            "cannot compare this output. Expected one of .*'query'",
+        ),
+        ({"loss": "soft_task", "output": "hidden"}, "compares 'logits' with 'teacher'"),
         (mse(layers="uniform"), "'logits' has no layers"),
         (mse("hidden"), "one tensor per layer. Expected .*'uniform'"),
         (mse("hidden", layers="uniform", target="x"), "Expected target='teacher'"),
@@ -133,6 +143,8 @@ def test_refuses_without_a_teacher_a_task_or_terms():
         make(mse(), teacher=None)
     with pytest.raises(ValueError, match="Term 'task': expected data with a task"):
         make({"loss": "task"}, task_type=None)
+    with pytest.raises(ValueError, match="Term 'soft_task': expected data with a task"):
+        make({"loss": "soft_task"}, task_type=None)
     with pytest.raises(ValueError, match="Unknown task_type.*'ranking'"):
         make({"loss": "task"}, task_type="ranking")
     with pytest.raises(ValueError, match="at least one term"):
@@ -166,6 +178,23 @@ def test_wrong_shapes_name_the_term():
     tokens = {"logits": tf.zeros([2, 5, 3])}
     with pytest.raises(ValueError, match=r"weights, of shape \(2,\).*values of shape \(2, 5\)"):
         objective.numerators(features, tokens, tokens)
+
+
+@pytest.mark.parametrize(
+    ("output", "shapes", "cure"),
+    [
+        ("hidden", ([2, 3, 4], [2, 3, 5]), "Set model.width_projection"),
+        ("attention", ([2, 2, 3, 3], [2, 4, 3, 3]), "heads: mean"),
+    ],
+)
+def test_layers_of_other_shapes_are_told_with_the_cure(output, shapes, cure):
+    objective = make(mse(output, layers="last"))
+    features = {"example_weights": tf.ones([2]), "input_mask": tf.ones([2, 3])}
+    student, teacher = (
+        {output: {layer: tf.zeros(shape)}} for layer, shape in zip((2, 6), shapes, strict=True)
+    )
+    with pytest.raises(ValueError, match=f"in the shape of the teacher's.*{cure}"):
+        objective.numerators(features, student, teacher)
 
 
 def test_denominators_follow_from_features_alone():

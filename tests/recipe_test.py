@@ -287,3 +287,42 @@ def test_recipes_are_found_in_a_checkout_and_when_installed(tmp_path, monkeypatc
     assert recipes.find("configs/xtremedistil/text.yaml").is_file()
     with pytest.raises(FileNotFoundError, match="no recipe configs/x.yaml.*bert/finetune.yaml"):
         recipes.find("configs/x.yaml")
+
+
+def test_fields_of_a_task_are_set_before_the_overrides(tmp_path):
+    by_task = {"cola": {"stages.0.epochs": 50, "max_seq_length": 64}, "rte": {"seed": 3}}
+    path = write(tmp_path / "r.yaml", PLAIN | {"by_task": by_task})
+    cola = recipe.load_recipe(path, task="cola")
+    assert (cola.stages[0].epochs, cola.max_seq_length, cola.seed) == (50, 64, 42)
+    set_by_hand = recipe.load_recipe(path, ["stages.0.epochs=7"], "cola")
+    assert (set_by_hand.stages[0].epochs, set_by_hand.max_seq_length) == (7, 64)
+    for task in (None, "sst-2"):
+        assert recipe.load_recipe(path, task=task) == recipe.load_recipe(path)
+
+
+@pytest.mark.parametrize("by_task", [["cola"], {"cola": 3}])
+def test_a_map_of_tasks_that_is_none_is_refused(tmp_path, by_task):
+    path = write(tmp_path / "r.yaml", PLAIN | {"by_task": by_task})
+    with pytest.raises(ValueError, match="r.yaml: expected by_task to map names of tasks"):
+        recipe.load_recipe(path, task="cola")
+
+
+@pytest.mark.parametrize("name", ["task", "task_layers"])
+def test_tinyberts_recipes_know_every_task_by_its_name(name):
+    from xdistil_tf.data.glue import GLUE
+
+    path = ROOT / "configs" / "tinybert" / f"{name}.yaml"
+    known = recipe.fields_by_task(yaml.safe_load(path.read_text()), str(path))
+    assert known.keys() <= GLUE.keys()
+    epochs = {task: recipe.load_recipe(path, task=task).stages[0].epochs for task in GLUE}
+    assert (epochs["cola"], epochs["mnli"], epochs["rte"]) == (50, 10, 20)
+    assert recipe.load_recipe(path, task="sts-b").stages[1].data == "train"
+
+
+def test_an_override_of_steps_takes_the_place_of_epochs(tmp_path):
+    path = write(tmp_path / "r.yaml", PLAIN)
+    steps = recipe.load_recipe(path, ["stages.0.steps=20"]).stages[0]
+    assert (steps.steps, steps.epochs) == (20, None)
+    both = ["stages.0.epochs=null", "stages.0.steps=20", "stages.0.epochs=3"]
+    epochs = recipe.load_recipe(path, both).stages[0]
+    assert (epochs.steps, epochs.epochs) == (None, 3)

@@ -4,6 +4,7 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 import yaml
 
 from tests.small_task import OPTIONS, encoder_folder, make_cache, stage, student_recipe
-from xdistil_tf import cache, checkpoints, files, optimizers, recipe, trainer
+from xdistil_tf import cache, checkpoints, evaluate, files, optimizers, recipe, trainer
 from xdistil_tf.checkpoints import StageFolder
 from xdistil_tf.interruption import Interrupted, Interruption
 from xdistil_tf.run import run
@@ -250,21 +251,52 @@ def test_a_crash_between_write_and_rename_loses_nothing_before(
     assert without_seconds(result["stages"]) == without_seconds(undisturbed[0]["stages"])
 
 
-def test_an_interruption_saves_where_it_stops(train, undisturbed, tmp_path):
+def test_an_interruption_saves_where_it_stops(train, undisturbed, tmp_path, monkeypatch):
     """Once a loop, so the run stops and goes on at every single step."""
-    interruption = Interruption()
-    interruption.requested = True
+    interruption, original = Interruption(), trainer._StageRun._run_loop
+
+    def asked_in_the_loop(self, iterator):
+        original(self, iterator)
+        interruption.requested = True
+
+    monkeypatch.setattr(trainer._StageRun, "_run_loop", asked_in_the_loop)
     options = trainer.TrainerOptions(steps_per_loop=1, progress=False)
     stops = []
     for _ in range(8):
+        interruption.requested = False
         with pytest.raises(Interrupted) as stopped:
             train(options=options, interruption=interruption)
-        stops.append(str(stopped.value).split("stage ")[1])
-    assert stops == [
-        *(f"logits at step {step}." for step in range(1, 7)),
-        *(f"labels at step {step}." for step in (1, 2)),
-    ]
+        found = re.search(r"stage (\w+).* step (\d+)", str(stopped.value))
+        stops.append((found[1], int(found[2])))
+    assert stops == [("logits", step) for step in range(1, 7)] + [("labels", 1), ("labels", 2)]
     train(options=options)
+    assert weights_of(tmp_path / "run") == undisturbed[1]
+
+
+def test_an_interruption_in_an_evaluation_leaves_it_to_the_run_that_goes_on(
+    train, undisturbed, tmp_path, monkeypatch
+):
+    """A stop is asked for in each evaluation once, as the first batch is scored."""
+    original, seen = evaluate.StageScorer.measure, set()
+
+    def asked_once(self, stop):
+        place = len(list((tmp_path / "run").glob("*/stage.json"))), len(seen)
+        seen.add(place)
+        if sum(one[0] == place[0] for one in seen) % 2:
+            interruption.requested = True
+        return original(self, stop)
+
+    monkeypatch.setattr(evaluate.StageScorer, "measure", asked_once)
+    stops = []
+    for _ in range(40):
+        interruption = Interruption()
+        try:
+            train(interruption=interruption)
+            break
+        except Interrupted as stopped:
+            stops.append(str(stopped))
+    assert any("in the evaluation of step 0" in one for one in stops)
+    assert any("in the evaluation of step " in one and "step 0" not in one for one in stops)
     assert weights_of(tmp_path / "run") == undisturbed[1]
 
 

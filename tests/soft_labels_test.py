@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.command_line_test import call  # noqa: F401
 from tests.conformance.recipes_test import Crash, shrunk
 from tests.small_task import OPTIONS, encoder_folder
 from tests.tiny import two_replicas
@@ -24,7 +23,7 @@ from xdistil_tf.data.slot_sidecars import (
 )
 from xdistil_tf.run import run
 
-pytest_plugins = ["tests.small_task"]
+pytest_plugins = ["tests.calls", "tests.small_task"]
 
 WORDS = "masked_lm_top_k"
 BOTH = {WORDS: None, "next_sentence_logits": None}

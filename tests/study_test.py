@@ -181,7 +181,7 @@ def test_runs_that_would_share_a_folder_are_refused(definition, changes, repeate
 def test_learning_rates_of_the_baseline_are_passed_on(definition, tmp_path):
     rates = {"labels_only": True, "labels_only_learning_rates": ["3e-4", 1e-3]}
     config = definition(**rates)
-    assert study._job(config, config.tasks[0], 1, tmp_path).labels_only_learning_rates == (
+    assert study._job(config, None, config.tasks[0], 1, tmp_path).labels_only_learning_rates == (
         3e-4, 1e-3,
     )  # fmt: skip
     with pytest.raises(ValueError, match="greater than 0"):
@@ -212,3 +212,54 @@ def test_nothing_is_retained_of_a_model_that_has_zero():
     """As a teacher of CoLA that answers the same to all."""
     (found,) = study.compare([one_run(1, 0.3, 0.0), one_run(2, 0.3, 0.1)])
     assert found["retained"] is None and found["mean"] == pytest.approx(0.25)
+
+
+def test_variants_share_a_teacher_and_are_compared_with_the_first(small, definition, tmp_path):
+    variants = {"full": [], "wider": ["model.lstm_units=12"]}
+    config = definition(
+        variants=variants, seeds=[1], teacher=small.encoder, set_teacher=["stages.0.epochs=0.1"]
+    )
+    result = study.run_study(config, tmp_path, options=OPTIONS)
+    full, wider = result["runs"]
+    assert (tmp_path / "full" / "classification_all_seed1" / "teacher" / "run.json").is_file()
+    assert not (tmp_path / "wider" / "classification_all_seed1" / "teacher").exists()
+    assert full["teacher"]["metrics"] == wider["teacher"]["metrics"]
+    assert wider["teacher"]["shared_with"] == "full/classification_all_seed1"
+    assert wider["student"]["parameters"] > full["student"]["parameters"]
+    assert full["training_seconds"] > full["teacher"]["seconds"]
+    expected = wider["student"]["seconds"] + wider["cache"]["seconds"]
+    assert wider["training_seconds"] == pytest.approx(expected, abs=0.1)
+    names = [(one["variant"], one["difference"]) for one in result["comparisons"]]
+    assert names == [
+        ("full", "student - teacher"), ("wider", "student - teacher"), ("wider", "student - full"),
+    ]  # fmt: skip
+    # Going on makes neither teacher nor student again.
+    weights = sorted(tmp_path.glob("**/weights/tensors.safetensors"))
+    before = [path.stat().st_mtime_ns for path in weights]
+    again = study.run_study(config, tmp_path, options=OPTIONS)
+    assert [path.stat().st_mtime_ns for path in weights] == before and len(weights) > 4
+    assert again["runs"][1]["student"]["metrics"] == wider["student"]["metrics"]
+
+
+def test_a_wrong_override_of_a_variant_is_told_before_the_first_run(definition, tmp_path):
+    config = definition(variants={"full": [], "wrong": ["model.lstm_unit=1"]})
+    with pytest.raises(ValueError, match="model.lstm_unit"):
+        study.run_study(config, tmp_path, options=OPTIONS)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_variant_may_start_from_something_else(definition):
+    config = definition(
+        init_checkpoint="somewhere",
+        variants={"full": [], "none": ["init_checkpoint=null"], "other": ["init_checkpoint=x"]},
+    )
+    starts = [
+        study._job(config, v, config.tasks[0], 1, "d").init_checkpoint for v in config.variants
+    ]
+    assert starts == ["somewhere", None, "x"]
+
+
+def test_names_of_tasks_may_be_written_as_users_do(definition):
+    task = {"task": "SST2", "task_dir": "d"}
+    config = definition(recipe="configs/tinybert/task.yaml", tasks=[task])
+    assert study._job(config, None, config.tasks[0], 1, "d").recipe.max_seq_length == 64

@@ -65,7 +65,7 @@ def best_of(values):
     """An evaluator that gives these values one after the other."""
     remaining = iter(values)
     return lambda model: Evaluator(
-        "heldout", lambda: ({"accuracy": next(remaining)}, None), "accuracy", True
+        "heldout", lambda stop: ({"accuracy": next(remaining)}, None), "accuracy", True
     )
 
 
@@ -270,3 +270,24 @@ def test_xla_gives_the_same_updates(tmp_path):
     _, plain = train(tmp_path / "plain")
     _, compiled = train(tmp_path / "xla", options=TrainerOptions(steps_per_loop=2, xla=True))
     assert_close(plain, compiled, 1e-4)
+
+
+def test_without_a_bar_a_line_a_minute_says_how_far_it_is(tmp_path, monkeypatch):
+    lines, now = [], [100.0]
+    monkeypatch.setattr(
+        summaries.logging, "info", lambda text, *values: lines.append(text % values)
+    )
+    monkeypatch.setattr(summaries.time, "monotonic", lambda: now[0])
+    with summaries.StageSummaries(tmp_path, "logits", 100, first_step=10) as writer:
+        for step in (20, 30, 40):
+            now[0] += 40.0
+            writer.training(step, 10, {"loss": 0.5, "examples_per_second": 7.0})
+    assert lines == ["logits step 30 of 100: loss 0.5, 7 examples/s, 0:04:40 left."]
+
+
+def test_the_end_of_a_stage_says_which_weights_are_kept(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(trainer.logging, "info", lambda text, *values: lines.append(text % values))
+    stage = {"evaluate": {"data": "heldout", "keep_best": "accuracy", "every_steps": 3}}
+    train(tmp_path, evaluator=best_of([0.25, 0.75, 0.5, 0.5]), **stage)
+    assert lines[-1].endswith(" Kept: step 3, accuracy 0.75.")

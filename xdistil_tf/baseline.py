@@ -84,7 +84,10 @@ def labels_only_recipe(
         # No early stop: the baseline gets all of the updates that the student had.
         evaluate=evaluate.model_copy(update={"keep_best": "task", "patience": None}),
     )
-    return config.model_copy(update={"stages": (stage,)})
+    model = config.model
+    if model.kind == "encoder":  # Labels have no width to fit.
+        model = model.model_copy(update={"width_projection": None})
+    return config.model_copy(update={"stages": (stage,), "model": model})
 
 
 def train_baseline(

@@ -23,6 +23,8 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 
     With `--verbosity=1` the traceback is shown as well.
     """
+    # What --help begins with; a console script has no text of its own.
+    sys.modules["__main__"].__doc__ = sys.modules[main.__module__].__doc__
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().addFilter(_ours_or_serious(main))

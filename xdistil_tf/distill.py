@@ -44,6 +44,7 @@ class Job:
       model_dir: The distill folder.
       init_checkpoint: What a student that is an encoder starts from.
       transfer_file: Globs of unlabelled texts; `None`: the train texts.
+      augmented: Globs of what `augment` made of the task; `None`: the train texts stand for them.
       records: How the task becomes records.
       teacher_labels: The task's labels in the order of the teacher's classes.
       accept_weak_teacher: Go on with a teacher no better than a constant answer.
@@ -61,6 +62,7 @@ class Job:
     model_dir: str
     init_checkpoint: str | None = None
     transfer_file: tuple[str, ...] | None = None
+    augmented: tuple[str, ...] | None = None
     records: RecordOptions = RecordOptions()
     teacher_labels: tuple[str, ...] | None = None
     accept_weak_teacher: bool = False
@@ -107,6 +109,7 @@ def distill(
         job.records,
         # What was made from the records stays true only as long as they stay.
         replace=not any((folder / name).is_dir() for name in ("teacher", "cache", "student")),
+        augmented=list(job.augmented) if job.augmented else None,
     )
     order = _class_order(job, source, task)
     checks = _early_checks(job, source, order is None, task, training)
@@ -116,7 +119,7 @@ def distill(
     checks.append(_teacher_check(job, teacher, task))
     student = run(
         job.recipe,
-        bindings(task),
+        _student_bindings(job, task),
         folder / "student",
         teacher=teacher,
         cache_dir=folder / "cache",
@@ -146,9 +149,19 @@ def _pretrained_further(job: Job, source: str, training: dict[str, Any]) -> str:
 
 def bindings(task: TaskInfo) -> dict[str, str]:
     """Data name -> glob, for the splits that a recipe may train on or select by."""
-    names = [name for name in ("train", "transfer", "heldout", "dev") if name in task.splits]
+    known = ("train", "transfer", "augmented", "heldout", "dev")
+    names = [name for name in known if name in task.splits]
     # Where nothing else has labels, what selects is reported, and marked so.
     return {n: task.pattern(n) for n in names if n != task.report or n == task.select}
+
+
+def _student_bindings(job: Job, task: TaskInfo) -> dict[str, str]:
+    """`bindings`; a recipe of augmented texts takes the plain ones where there are no others."""
+    bound = bindings(task)
+    if "augmented" in job.recipe.data_names() and "augmented" not in bound:
+        logging.info("There is no --augmented: what trains on it trains on the texts of train.")
+        bound["augmented"] = bound["train"]
+    return bound
 
 
 def _class_order(job: Job, source: str, task: TaskInfo) -> list[int] | None:
@@ -199,9 +212,10 @@ def _teacher(
     """The model folder of a teacher with a head for this task."""
     folder = pathlib.Path(job.model_dir) / "teacher"
     if order is None:
-        logging.info(
-            "The teacher has no head for %s: fine-tuning it.", list(task.labels) or "values"
-        )
+        if not (folder / "run.json").is_file():
+            logging.info(
+                "The teacher has no head for %s: fine-tuning it.", list(task.labels) or "values"
+            )
         run(job.teacher_recipe, bindings(task), folder, init_checkpoint=source, **training)
         return str(folder / "model")
     if list(order) == list(range(len(order))):

@@ -22,6 +22,7 @@ from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.split import Splits
 from xdistil_tf.data.task_records import TaskInfo, load_task_info, write_task_records
 from xdistil_tf.data.tokenization import check_same_vocabulary, load_tokenizer
+from xdistil_tf.interruption import Interrupted
 from xdistil_tf.models import folders
 from xdistil_tf.objective import Objective
 
@@ -122,8 +123,10 @@ def predict_records(
         logits = logits_of(batch).numpy()
         predictions.add(_arrays(batch), logits, task.task_type)
     if not predictions.ids:
+        split = records.paths[0].stem.rsplit("-", 3)[0]
         raise ValueError(
-            f"{records.paths[0]} and its set have no labels to compare with. Choose another split."
+            f"The split {split!r} of {task.task} has no labels to compare with. Choose another one "
+            "with --split or --records."
         )
     return predictions.sorted_by_id(records.ids.tolist())
 
@@ -172,12 +175,23 @@ class StageScorer:
 
         self._step = step
 
-    def measure(self) -> tuple[dict[str, float], str | None]:
-        """Metrics by name (`objective` among them) and sample predictions."""
+    def measure(
+        self, stop: Callable[[], bool] = lambda: False
+    ) -> tuple[dict[str, float], str | None]:
+        """Metrics by name (`objective` among them) and sample predictions.
+
+        Args:
+          stop: Asked before each batch.
+
+        Raises:
+          Interrupted: If it says so.
+        """
         numerators = dict.fromkeys(self._objective.term_names, 0.0)
         denominators, words = dict(numerators), collections.defaultdict(float)
         predictions, samples = Predictions(), None
         for batch in batches_once(self._batches):
+            if stop():
+                raise Interrupted("Stopped in an evaluation.")
             *sums, logits = self._step(batch)
             for total, part in zip((numerators, denominators, words), sums, strict=True):
                 for name, value in part.items():

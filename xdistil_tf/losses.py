@@ -22,7 +22,7 @@ _MASKED_SCORE = -1e9
 _SMALLEST_SQUARED_NORM = 1e-12
 
 
-def mean_squared_error(target, output, *, axis: int = -1) -> tf.Tensor:
+def mean_squared_error(target, output, *, axis: int = -1, heads: str = "each") -> tf.Tensor:
     """Squared difference, averaged over one axis.
 
     No factor 1/2. The shapes must be equal: nothing is broadcast.
@@ -32,6 +32,8 @@ def mean_squared_error(target, output, *, axis: int = -1) -> tf.Tensor:
       output: Of the same shape.
       axis: The axis to average over; 1 for attention scores `[B, H, T, T]`, whose heads are
         averaged per query and key.
+      heads: Of attention scores: `each` compares head with head; `mean` the means over all heads,
+        so that numbers of heads may differ.
 
     Returns:
       `[...]`, the shape without `axis`; not averaged over examples, not masked.
@@ -39,6 +41,11 @@ def mean_squared_error(target, output, *, axis: int = -1) -> tf.Tensor:
     Raises:
       ValueError: If the shapes differ.
     """
+    if heads == "mean":
+        target, output = (
+            tf.reduce_mean(tf.cast(scores, tf.float32), axis=axis, keepdims=True)
+            for scores in (target, output)
+        )
     target, output = _same_shape(target, output)
     return tf.reduce_mean(tf.math.squared_difference(target, output), axis=axis)
 
@@ -102,6 +109,44 @@ def kl_divergence(
     if mask is not None:
         divergence = tf.where(mask, divergence, 0.0)
     return tf.reduce_sum(divergence, axis=axis)
+
+
+def relation_kl_divergence(target, output, *, heads: int = 12, mask=None) -> tf.Tensor:
+    """How differently two models relate tokens to each other, whatever their widths and heads.
+
+    Vectors are cut into `heads` parts anew; a part's relations are the softmax over all tokens of
+    its scaled dot products (Wang et al., "MiniLMv2", 2021, section 3.1; of values alone and with
+    the model's own heads: "MiniLM", 2020, section 3.2).
+
+    Args:
+      target: Queries, keys or values of a layer, `[B, T, D]`.
+      output: The same of another model, `[B, T, E]`.
+      heads: Parts; D and E must be multiples of it.
+      mask: 1 for real tokens, broadcastable to `[B, heads, T, T]`; others are related to by none.
+
+    Returns:
+      Nats per token, the mean over parts, `[B, T]`.
+
+    Raises:
+      ValueError: If a width is no multiple of `heads`.
+    """
+    target, output = (_relation_scores(vectors, heads) for vectors in (target, output))
+    return tf.reduce_mean(kl_divergence(target, output, mask=mask), axis=1)
+
+
+def _relation_scores(vectors, heads: int) -> tf.Tensor:
+    """Scaled dot products of all tokens, `[B, T, D]` -> `[B, heads, T, T]`."""
+    vectors = tf.cast(vectors, tf.float32)
+    width = vectors.shape[-1]
+    if width is not None and width % heads:
+        raise ValueError(
+            f"expected widths that are multiples of heads={heads}. Received: a width of {width}. "
+            "Set options: {heads: ...} to a number that divides both."
+        )
+    batch, tokens, traced = tf.unstack(tf.shape(vectors))
+    size = (traced if width is None else width) // heads
+    parts = tf.transpose(tf.reshape(vectors, [batch, tokens, heads, size]), [0, 2, 1, 3])
+    return tf.matmul(parts, parts, transpose_b=True) / tf.sqrt(tf.cast(size, tf.float32))
 
 
 def keras_clipped_kl(target, output) -> tf.Tensor:
@@ -261,11 +306,12 @@ class LossSpec:
       as_published_attention: The same for attention.
       target_output: The one output of the teacher that it compares with, where that is not the
         same output; several tensors, see `outputs.TOP_K`.
-      check_options: Takes a term's `options`, keyword arguments of the function, and raises
-        `ValueError` at what it does not know. `None`: there are none.
+      check_options: Takes a term's `options`, keyword arguments of the function, and its output,
+        and raises `ValueError` at what does not fit. `None`: there are no options.
+      relates_tokens: Whether it compares what tokens are to each other, so that widths may differ.
 
-    A function with a parameter `mask` reads the feature `input_mask` when it compares attention:
-    it is given the mask of the keys, `[B, 1, 1, T]`.
+    A function with a parameter `mask` reads the feature `input_mask` when it compares attention or
+    relates tokens: it is given the mask of the keys, `[B, 1, 1, T]`.
     """
 
     function: Callable[..., tf.Tensor]
@@ -276,7 +322,28 @@ class LossSpec:
     as_published: Callable[..., tf.Tensor] | None = None
     as_published_attention: Callable[..., tf.Tensor] | None = None
     target_output: str | None = None
-    check_options: Callable[[Mapping[str, Any]], None] | None = None
+    check_options: Callable[[Mapping[str, Any], str], None] | None = None
+    relates_tokens: bool = False
+
+
+def _check_heads(options: Mapping[str, Any], output: str) -> None:
+    """Options of `mean_squared_error`."""
+    if options and (output != "attention" or dict(options) != {"heads": "mean"}):
+        raise ValueError(
+            "'mean_squared_error' has one option, {heads: mean}, of attention. "
+            f"Received: options={dict(options)!r} of {output!r}."
+        )
+
+
+def _check_relation_heads(options: Mapping[str, Any], output: str) -> None:
+    """Options of `relation_kl_divergence`."""
+    del output
+    heads = options.get("heads", 12)
+    if set(options) - {"heads"} or type(heads) is not int or heads < 1:
+        raise ValueError(
+            "'relation_kl_divergence' has one option, heads, a whole number of at least 1. "
+            f"Received: options={dict(options)!r}."
+        )
 
 
 LOSSES: dict[str, LossSpec] = {
@@ -286,6 +353,7 @@ LOSSES: dict[str, LossSpec] = {
         attention_axis=1,
         as_published=mean_squared_error,
         as_published_attention=zeroed_mean_squared_error,
+        check_options=_check_heads,
     ),
     "kl_divergence": LossSpec(
         function=kl_divergence,
@@ -293,6 +361,12 @@ LOSSES: dict[str, LossSpec] = {
         softmax=True,
         attention_axis=-1,
         as_published=keras_clipped_kl,
+    ),
+    "relation_kl_divergence": LossSpec(
+        function=relation_kl_divergence,
+        outputs=("query", "key", "value"),
+        check_options=_check_relation_heads,
+        relates_tokens=True,
     ),
     "soft_cross_entropy": LossSpec(
         function=soft_cross_entropy,

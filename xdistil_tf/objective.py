@@ -20,6 +20,15 @@ import tensorflow as tf
 
 from xdistil_tf import outputs, recipe, terms
 
+# What helps where student and teacher differ in shape.
+_CURES = {
+    "hidden": "Set model.width_projection, or give the model the teacher's width.",
+    "attention": "Set options: {heads: mean}, or compare relations (relation_kl_divergence of "
+    "query, key or value).",
+    "query": "Compare relations: loss: relation_kl_divergence.",
+    "key": "Compare relations: loss: relation_kl_divergence.",
+    "value": "Compare relations: loss: relation_kl_divergence.",
+}
 Tensors = Mapping[str, tf.Tensor]
 Outputs = Mapping[str, "tf.Tensor | Mapping[int, tf.Tensor]"]
 
@@ -214,11 +223,16 @@ def _compared(
 
 
 def _teacher_target(term: terms.ResolvedTerm, target: tf.Tensor, output: tf.Tensor) -> tf.Tensor:
-    if not target.shape.is_compatible_with(output.shape):
+    expected = target.shape
+    if term.free_axis is not None and expected.rank is not None:
+        sizes = expected.as_list()
+        sizes[term.free_axis] = None
+        expected = tf.TensorShape(sizes)
+    if not output.shape.is_compatible_with(expected):
         raise ValueError(
             f"expected the model's {term.output!r} in the shape of the teacher's "
-            f"{term.target_output!r}, {target.shape}. Received: {output.shape}. Give the model the "
-            "teacher's width and number of heads, or compare other outputs."
+            f"{term.target_output!r}, {target.shape}. Received: {output.shape}. "
+            f"{_CURES.get(term.output, 'Give the model the width of the teacher.')}"
         )
     return tf.stop_gradient(target)
 

@@ -160,6 +160,16 @@ class BiLSTMModel(Config):
     dropout: float = pydantic.Field(0.2, ge=0, lt=1)
 
 
+class WidthProjection(Config):
+    """What gives a student's hidden states the teacher's width (TinyBERT, equations 8 and 9)."""
+
+    sharing: Literal["per_layer", "shared"] = "per_layer"
+    bias: bool = True
+    when: Literal["needed", "always"] = pydantic.Field(
+        "needed", description="needed: none where the widths are equal."
+    )
+
+
 class EncoderModel(Config):
     """A BERT-family encoder; fields left out come from `--init_checkpoint`, or the preset."""
 
@@ -187,6 +197,10 @@ class EncoderModel(Config):
     layer_norm_eps: float | None = None
     initializer_range: float | None = None
     pooler: str | None = None
+    pooler_from: Literal["teacher"] | None = pydantic.Field(
+        None, description="Whose pooler it starts as."
+    )
+    width_projection: WidthProjection | None = None
 
     @pydantic.field_validator("layers_from", mode="wrap")
     @classmethod
@@ -240,18 +254,44 @@ def to_plain(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude_none=True)
 
 
-def load_recipe(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    path: str | pathlib.Path, overrides: Sequence[str] = (), task: str | None = None
+) -> Recipe:
     """Reads a recipe from YAML and applies `path=value` overrides.
+
+    `by_task` of the file maps names of tasks to fields, `{cola: {stages.0.epochs: 50}}`: those of
+    the task are set first, so that overrides win.
 
     Args:
       path: The YAML file.
       overrides: For example `("stages.0.epochs=3", "seed=7")`; values are read as YAML.
+      task: Whose `by_task` counts, by the name that `readers.task_name` gives; `None`: nobody's.
 
     Raises:
       FileNotFoundError: If there is no such file.
       ValueError: One line naming file, field, what was expected and what came.
     """
-    return load_config(Recipe, path, overrides)
+    path = pathlib.Path(path)
+    data = _read_yaml(path, Recipe.__name__)
+    fields = fields_by_task(data, str(path)).get(task, {})
+    data.pop("by_task", None)
+    own = [f"{field}={json.dumps(value)}" for field, value in fields.items()]
+    return parse_config(Recipe, apply_overrides(data, [*own, *overrides]), str(path))
+
+
+def fields_by_task(data: dict, where: str) -> dict[str, dict[str, Any]]:
+    """Task -> the fields that it overrides, from the plain data of a recipe.
+
+    Raises:
+      ValueError: If `by_task` is no such map; `where` is named.
+    """
+    by_task = data.get("by_task") or {}
+    if not isinstance(by_task, dict) or not all(isinstance(one, dict) for one in by_task.values()):
+        raise ValueError(
+            f"{where}: expected by_task to map names of tasks to fields, such as "
+            "{cola: {max_seq_length: 64}}."
+        )
+    return by_task
 
 
 def load_config(kind: type[Config], path: str | pathlib.Path, overrides: Sequence[str] = ()):
@@ -286,7 +326,7 @@ def parse_config(kind: type[Config], data: Any, where: str):
 
 
 def apply_overrides(data: dict, overrides: Sequence[str]) -> dict:
-    """Returns a copy of `data` with each `a.b.0.c=value` set.
+    """Returns a copy of `data` with each `a.b.0.c=value` set; `steps` takes the place of `epochs`.
 
     Raises:
       ValueError: If an override has no `=`, or a list has no such position.
@@ -303,6 +343,10 @@ def apply_overrides(data: dict, overrides: Sequence[str]) -> dict:
             raise ValueError(f"Invalid --set. Expected YAML. Received: {override!r}.") from error
         _set(data, path.split("."), parsed, override)
     return data
+
+
+# Of a stage has one or the other.
+_INSTEAD = {"steps": "epochs", "epochs": "steps"}
 
 
 def _set(node: Any, keys: list[str], value: Any, override: str) -> None:
@@ -323,6 +367,8 @@ def _set(node: Any, keys: list[str], value: Any, override: str) -> None:
             node[key] = {}
         if last:
             node[key] = value
+            if value is not None and isinstance(node, dict):
+                node.pop(_INSTEAD.get(key), None)
         else:
             node = node[key]
 

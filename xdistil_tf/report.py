@@ -107,12 +107,19 @@ def as_text(content: dict[str, Any]) -> str:
     lines = [*_model_lines(content), "", *_stage_lines(content), ""]
     lines += _baseline_lines(content)
     if content["retained"] is not None:
-        lines.append(f"The student keeps {100 * content['retained']:.1f} % of its teacher.")
+        lines.append(_retained(content))
     if content["weak_teacher"]:
         lines.append("The teacher is no better than a constant answer (--accept_weak_teacher).")
     if content["selects_on_reported_split"]:
         lines.append("Selected on the split that is reported: the figures are too good.")
     return "\n".join(lines) + "\n"
+
+
+def _retained(content: dict[str, Any]) -> str:
+    if content["retained"] <= 1:
+        return f"The student keeps {100 * content['retained']:.1f} % of its teacher."
+    ours, theirs = (content[name]["metrics"][content["metric"]] for name in ("student", "teacher"))
+    return f"The student is {ours - theirs:.4f} above its teacher."
 
 
 def _model_lines(content: dict[str, Any]) -> list[str]:
@@ -210,7 +217,7 @@ def _model_report(model_dir: files.Path, records: RecordSet, task: TaskInfo) -> 
         "metrics": predictions.metrics(task),
         "by_language": predictions.by_language(task),
         **parameter_counts(model),
-        "bytes": sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        "bytes": sum(file.stat().st_size for file in folder.glob("model*.safetensors"))
         or sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
         "latency_ms": {name: round(latency_ms(model, *s), 3) for name, s in _LATENCY.items()},
     }
@@ -227,7 +234,9 @@ def _stage_reports(
         # Before a stage has trained the head, the metric says nothing.
         if "logits" in stage["outputs"]:
             weights = checkpoints.read_weights(folder / f"{number:02d}_{stage['name']}")
-            assign(model.named_variables(), weights)
+            variables = model.named_variables()
+            # Width projections belong to the training alone.
+            assign(variables, {name: weights[name] for name in weights if name in variables})
             reported = predict_records(logits_of, records, task).metrics(task)[task.metric]
         kept = ("name", "data", "steps", "key", "best", "seconds", "trained_parameters")
         reports.append({key: stage[key] for key in kept} | {"reported": reported})

@@ -153,7 +153,8 @@ class Stages:
           reached: For each stage the names of the variables that its objective reaches.
         """
         updates_to_do = 0
-        for number, (stage, names) in enumerate(zip(self._stages, reached, strict=True), start=1):
+        stages = zip(self._stages, self._objectives, reached, strict=True)
+        for number, (stage, objective, names) in enumerate(stages, start=1):
             if (self._path(number, stage) / "stage.json").exists():
                 logging.info("Stage %d %s is finished already.", number, stage.name)
                 continue
@@ -170,7 +171,11 @@ class Stages:
                 ", ".join(stage.train) if stage.train else all_parts,
                 count_parameters(stage_variables(self._model, stage, names)),
             )
-        logging.info("At most %d updates are to be done.", updates_to_do)
+            _log_layer_maps(number, stage, objective)
+        if updates_to_do:
+            logging.info("At most %d updates are to be done.", updates_to_do)
+        else:
+            logging.info("Nothing is left to train.")
 
     def _rehearse(self, strategy: tf.distribute.Strategy) -> list[set[str]]:
         """Traces the objectives without computing anything.
@@ -345,6 +350,16 @@ class Stages:
                 predicted = task.labels[int(np.argmax(logits[row]))]
             lines.append(f"| {text} | {gold} | {predicted} |")
         return "\n".join(lines)
+
+
+def _log_layer_maps(number: int, stage: recipe.Stage, objective: Objective) -> None:
+    for term in objective.terms:
+        if term.pairs is not None:
+            pairs = ", ".join(f"{ours} <- {theirs}" for ours, theirs in term.pairs)
+            logging.info(
+                "Stage %d %s: %s, layers of student <- teacher: %s.",
+                number, stage.name, term.name, pairs,
+            )  # fmt: skip
 
 
 def _check_metric(stage: recipe.Stage, task: TaskInfo | None, available: outputs.Request) -> None:

@@ -14,9 +14,11 @@ from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.records import decode_example
 from xdistil_tf.data.task_records import TaskInfo
 from xdistil_tf.data.tokenization import Tokenizer
-from xdistil_tf.models import embeddings, encoder_presets, pretrained
+from xdistil_tf.models import embeddings, pretrained
 from xdistil_tf.models.bilstm import BiLSTM
 from xdistil_tf.models.encoder import Encoder
+from xdistil_tf.models.projected import ProjectedEncoder
+from xdistil_tf.start_encoder import EncoderStart, num_labels
 from xdistil_tf.trainer import assign
 
 # Projection of a BiLSTM where neither recipe nor teacher gives a width: BERT-base's.
@@ -31,7 +33,8 @@ class Start:
       tokenizer: Of the records.
       task: For the head; `None` for pretraining.
       teacher_folder: Gives a BiLSTM its embeddings.
-      teacher_width: Width of a BiLSTM's projection; `None` if unknown.
+      teacher_width: That a BiLSTM's projection and an encoder's width projections have; `None` if
+        unknown.
       init_checkpoint: What an encoder starts from.
       observed: Records whose pieces make up an `observed` vocabulary.
     """
@@ -54,7 +57,13 @@ class Start:
         self._teacher_width = teacher_width
         self._init_checkpoint = init_checkpoint
         self._observed = observed
-        _check(self._model, teacher_folder, init_checkpoint, task, tokenizer)
+        self._encoder = None
+        if self._model.kind == "encoder":
+            self._encoder = EncoderStart(
+                config, tokenizer, task, teacher_folder, teacher_width, init_checkpoint
+            )
+        else:
+            _check_bilstm(self._model, teacher_folder, init_checkpoint, task, tokenizer)
 
     def model(self, path: files.Path, strategy: tf.distribute.Strategy) -> tuple[Any, str]:
         """The model with its starting weights, and their fingerprint.
@@ -74,7 +83,10 @@ class Start:
             model = self._made() if made else self._empty(folder.result())
         if made and worker.writes:
             weights = {name: v.numpy() for name, v in model.named_variables().items()}
-            folder.finish({"config": model.config}, weights)
+            described = {"config": model.config}
+            if isinstance(model, ProjectedEncoder):
+                described["projection"] = model.projection
+            folder.finish(described, weights)
         strategies.any_of(strategy, False)  # All go on when worker 0 has written.
         if not (made and worker.writes):
             assign(model.named_variables(), folder.weights())
@@ -101,22 +113,16 @@ class Start:
             "embedding_file": embedding_file,
             "observed": [one.fingerprint for one in self._observed] if uses_records else None,
         }
-        if self._task is None:  # Else the task tells the head.
-            definition["head"] = self._head(None)
-        if self._copies_layers:
-            definition["teacher"] = pretrained.weights_fingerprint(self._teacher_folder)
-        return definition
-
-    @property
-    def _copies_layers(self) -> bool:
-        return self._model.kind == "encoder" and self._model.layers_from is not None
+        return definition | (self._encoder.definition() if self._encoder else {})
 
     def _empty(self, result: dict[str, Any]):
         kind = BiLSTM if self._model.kind == "bilstm" else Encoder
-        return kind.from_config_dict(result["config"], precision=self._config.precision)
+        model = kind.from_config_dict(result["config"], precision=self._config.precision)
+        wrapped = result.get("projection")
+        return ProjectedEncoder(model, **wrapped) if wrapped else model
 
     def _made(self):
-        return self._made_bilstm() if self._model.kind == "bilstm" else self._made_encoder()
+        return self._encoder.made() if self._encoder else self._made_bilstm()
 
     def _made_bilstm(self) -> BiLSTM:
         config, seed = self._model, self._config.seed
@@ -172,96 +178,22 @@ class Start:
             return self._model.projection_dim
         return self._teacher_width or _PROJECTION
 
-    def _made_encoder(self) -> Encoder:
-        config, precision, seed = self._model, self._config.precision, self._config.seed
-        fields = recipe.to_plain(config)
-        for name in ("kind", "preset", "layers_from"):
-            fields.pop(name, None)
-        fields = dict(encoder_presets.PRESETS.get(config.preset, {})) | fields
-        head = self._head(fields.pop("pooler", None))
-        if self._copies_layers:
-            teacher = pretrained.load_encoder(
-                self._teacher_folder, head=head, allow_missing_head=True, seed=seed
-            )
-            return encoder_presets.student_from_layers(
-                teacher, fields, config.layers_from, precision
-            )
-        if self._init_checkpoint is not None:
-            _check_sizes(fields, pretrained.read_config(self._init_checkpoint))
-            return pretrained.load_encoder(
-                self._init_checkpoint,
-                head=head,
-                precision=precision,
-                allow_missing_head=True,
-                overrides=fields,
-                seed=seed,
-            )
-        fields.setdefault("vocab_size", self._tokenizer.vocab_size)
-        fields.setdefault("pad_token_id", self._tokenizer.pad_id or 0)
-        return Encoder.from_config_dict(fields | {"head": head}, precision=precision, seed=seed)
 
-    def _head(self, pooler: str | None) -> dict[str, Any]:
-        if self._task is None:
-            reached = {
-                term.output
-                for stage in self._config.stages
-                for term in stage.objective
-                if term.output
-            }
-            pretraining = bool(reached & {"masked_lm_logits", "next_sentence_logits"})
-            return {
-                "kind": "pretraining" if pretraining else None,
-                "next_sentence": "next_sentence_logits" in reached,
-            }
-        head = {"kind": self._task.task_type, "num_labels": num_labels(self._task)}
-        return head | ({"pooler": pooler} if pooler else {})
-
-
-def num_labels(task: TaskInfo) -> int:
-    """Width of a task's head."""
-    return 1 if task.task_type == "regression" else len(task.labels)
-
-
-def _check(model, teacher_folder, init_checkpoint, task, tokenizer) -> None:
-    if model.kind == "bilstm":
-        if task is None or tokenizer is None:
-            raise ValueError(
-                "A bilstm needs the records of a task. Expected a folder made by create_task_data."
-            )
-        if model.embedding.source == "teacher" and teacher_folder is None:
-            raise ValueError(
-                "The recipe takes the student's embeddings from the teacher (model.embedding."
-                "source: teacher). Expected --teacher, or --set model.embedding.source=random."
-            )
-        if init_checkpoint is not None:
-            raise ValueError(
-                "--init_checkpoint is for encoders. A bilstm starts from the teacher's embeddings, "
-                "a file of vectors, or at random (model.embedding.source)."
-            )
-        return
-    if model.layers_from is not None and (teacher_folder is None or init_checkpoint is not None):
-        given = "no --teacher" if teacher_folder is None else "--init_checkpoint"
+def _check_bilstm(model, teacher_folder, init_checkpoint, task, tokenizer) -> None:
+    if task is None or tokenizer is None:
         raise ValueError(
-            "model.layers_from copies layers of --teacher, and nothing else. Expected --teacher "
-            f"and no --init_checkpoint. Received: {given}."
+            "A bilstm needs the records of a task. Expected a folder made by create_task_data."
         )
-    sized = model.hidden_size or model.preset or model.layers_from or init_checkpoint
-    if not sized:
+    if model.embedding.source == "teacher" and teacher_folder is None:
         raise ValueError(
-            "The recipe gives no size for its encoder. Expected --init_checkpoint, or "
-            "model.preset, or model.hidden_size and its like in the recipe."
+            "The recipe takes the student's embeddings from the teacher (model.embedding."
+            "source: teacher). Expected --teacher, or --set model.embedding.source=random."
         )
-
-
-def _check_sizes(fields: dict[str, Any], checkpoint: dict[str, Any]) -> None:
-    sized = ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers",
-             "num_attention_heads", "intermediate_size", "model_type")  # fmt: skip
-    for name in sized:
-        if name in fields and fields[name] != checkpoint[name]:
-            raise ValueError(
-                f"The recipe says model.{name}={fields[name]}, --init_checkpoint has "
-                f"{checkpoint[name]}. Leave the field out, or start from another checkpoint."
-            )
+    if init_checkpoint is not None:
+        raise ValueError(
+            "--init_checkpoint is for encoders. A bilstm starts from the teacher's embeddings, "
+            "a file of vectors, or at random (model.embedding.source)."
+        )
 
 
 def _piece_counts(record_sets: Sequence[RecordSet], vocab_size: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import dataclasses
 import math
 import os
 import pathlib
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,12 +21,16 @@ import tf_keras
 from absl import logging
 
 from xdistil_tf import checkpoints, files, recipe, recipes, versions
+from xdistil_tf.data.readers import task_name
 from xdistil_tf.data.task_records import Options as RecordOptions
+from xdistil_tf.data.task_records import load_task_info
 from xdistil_tf.distill import Job, distill
 from xdistil_tf.interruption import Interruption
 from xdistil_tf.trainer import TrainerOptions
 
 MODELS = ("teacher", "student", "labels_only")
+_INIT_CHECKPOINT = "init_checkpoint="
+_VARIANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class StudyTask(recipe.Config):
@@ -34,6 +39,7 @@ class StudyTask(recipe.Config):
     task: str
     task_dir: str
     transfer_file: str | None = None
+    augmented: str | None = None
     labels_per_class: int | None = pydantic.Field(None, ge=1)
     set: tuple[str, ...] = pydantic.Field((), description="Overrides of the recipe, for this task.")
     set_teacher: tuple[str, ...] = ()
@@ -55,6 +61,22 @@ class Study(recipe.Config):
         (), description="Of the baseline, trained at each: the best held-out value is reported."
     )
     accept_weak_teacher: bool = False
+    init_checkpoint: str | None = None
+    variants: dict[str, tuple[str, ...]] = pydantic.Field(
+        {},
+        description="Name -> overrides of the recipe, and of init_checkpoint; each is run on all "
+        "tasks with all seeds, and compared with the first.",
+    )
+
+    @pydantic.field_validator("variants")
+    @classmethod
+    def _names_of_folders(cls, variants: dict[str, Any]) -> dict[str, Any]:
+        for name in variants:
+            if not _VARIANT.fullmatch(name):
+                raise ValueError(
+                    f"Expected names of variants of letters, digits, - and _. Received: {name!r}"
+                )
+        return variants
 
     @pydantic.model_validator(mode="after")
     def _every_run_has_a_folder(self) -> Study:
@@ -67,8 +89,12 @@ class Study(recipe.Config):
         return self
 
     def cells(self) -> list[str]:
-        """The folder of each run, task after task."""
-        return [_cell(task, seed) for task in self.tasks for seed in self.seeds]
+        """The folder of each run, variant after variant, task after task."""
+        return [_cell(*group, seed) for group in self.groups() for seed in self.seeds]
+
+    def groups(self) -> list[tuple[str | None, StudyTask]]:
+        """Each variant (`None`: there are none) with each task."""
+        return [(variant, task) for variant in self.variants or [None] for task in self.tasks]
 
 
 def run_study(
@@ -102,22 +128,20 @@ def run_study(
     output = pathlib.Path(output_dir)
     targets = [output / f"{study.name}.json", *([output_json] if output_json else [])]
     earlier = _finished_runs(study, finished_runs) if finished_runs else {}
+    training = {"strategy": strategy, "options": options, "interruption": interruption}
     reports: dict[str, dict[str, Any]] = {}
     result: dict[str, Any] = {}
-    for task in study.tasks:
+    for variant, task in study.groups():  # A wrong name is told before the first run.
+        _job(study, variant, task, study.seeds[0], output)
+    for variant, task in study.groups():
         for seed in study.seeds:
-            cell = _cell(task, seed)
+            cell = _cell(variant, task, seed)
             if cell in earlier:
                 logging.info("Study %s: %s as in %s.", study.name, cell, finished_runs)
                 content = earlier[cell]
             else:
                 logging.info("Study %s: %s.", study.name, output / cell)
-                job = _job(study, task, seed, output / cell)
-                content = distill(
-                    job, strategy=strategy, options=options, interruption=interruption
-                )
-                content["labels_per_class"] = task.labels_per_class
-                content["training_seconds"] = _training_seconds(content)
+                content = _run(study, variant, task, seed, output, training)
                 tf_keras.backend.clear_session()
             reports[cell] = content
             result = _result(study, reports)
@@ -126,19 +150,46 @@ def run_study(
     return result
 
 
+def _run(
+    study: Study,
+    variant: str | None,
+    task: StudyTask,
+    seed: int,
+    output: pathlib.Path,
+    training: Mapping[str, Any],
+) -> dict[str, Any]:
+    """One cell; its report."""
+    job = _job(study, variant, task, seed, output / _cell(variant, task, seed))
+    shared = _shared_teacher(job, study, variant, task, seed, output)
+    if shared:
+        job = dataclasses.replace(job, teacher=str(shared / "teacher" / "model"))
+    content = distill(job, **training)
+    content["labels_per_class"] = task.labels_per_class
+    if variant:
+        content["variant"] = variant
+    if shared:
+        content["teacher"]["shared_with"] = str(shared.relative_to(output))
+    content["training_seconds"] = _training_seconds(content)
+    return content
+
+
 def _result(study: Study, reports: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     groups = [
-        [reports[cell] for seed in study.seeds if (cell := _cell(task, seed)) in reports]
-        for task in study.tasks
+        [reports[cell] for seed in study.seeds if (cell := _cell(*group, seed)) in reports]
+        for group in study.groups()
     ]
     groups = [group for group in groups if group]
     return {
         "name": study.name,
         "study": recipe.to_plain(study),
         **_recipes(study),
-        "complete": len(reports) == len(study.tasks) * len(study.seeds),
+        "complete": len(reports) == len(study.cells()),
         "runs": list(reports.values()),
-        "comparisons": [comparison for group in groups for comparison in compare(group)],
+        "comparisons": [
+            comparison
+            for group in groups
+            for comparison in [*compare(group), *_against_the_first(study, group, reports)]
+        ],
         "table": table(groups, study.seeds),
         "versions": versions.environment(),
     }
@@ -146,7 +197,9 @@ def _result(study: Study, reports: Mapping[str, dict[str, Any]]) -> dict[str, An
 
 def _training_seconds(content: Mapping[str, Any]) -> float:
     """What a run took, however often it was called: all trainings and the teacher's pass."""
-    trained = [content["teacher"].get("seconds", 0.0), content["student"]["seconds"]]
+    trained = [content["student"]["seconds"]]
+    if "shared_with" not in content["teacher"]:
+        trained.append(content["teacher"].get("seconds", 0.0))
     for one in content.get("labels_only", {}).get("learning_rates", []):
         trained += [one["seconds"], *(shorter["seconds"] for shorter in one["shorter_runs"])]
     return round(sum(trained) + (content["cache"] or {}).get("seconds", 0.0), 1)
@@ -154,7 +207,7 @@ def _training_seconds(content: Mapping[str, Any]) -> float:
 
 def _recipes(study: Study) -> dict[str, Any]:
     """The recipes of the first run, resolved."""
-    job = _job(study, study.tasks[0], study.seeds[0], pathlib.Path())
+    job = _job(study, *study.groups()[0], study.seeds[0], pathlib.Path())
     return {
         "recipe": recipe.to_plain(job.recipe),
         "teacher_recipe": recipe.to_plain(job.teacher_recipe),
@@ -182,10 +235,10 @@ def _finished_runs(study: Study, path: files.Path) -> dict[str, dict[str, Any]]:
     finished = dict(zip(known.cells(), earlier["runs"], strict=False))
     return {
         cell: finished[cell]
-        for task in study.tasks
+        for variant, task in study.groups()
         if task in known.tasks
         for seed in study.seeds
-        if (cell := _cell(task, seed)) in finished
+        if (cell := _cell(variant, task, seed)) in finished
     }
 
 
@@ -198,36 +251,58 @@ def compare(reports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     Args:
       reports: Of one task, a seed each.
     """
-    found = []
-    task, labels, metric = (reports[0][key] for key in ("task", "labels_per_class", "metric"))
-    for other in ("labels_only", "teacher"):
-        if other not in reports[0]:
-            continue
-        pairs = [(r["student"]["metrics"][metric], r[other]["metrics"][metric]) for r in reports]
-        differences = [ours - theirs for ours, theirs in pairs]
-        deviation = statistics.stdev(differences) if len(differences) > 1 else math.nan
-        error = deviation / math.sqrt(len(differences))
-        mean = statistics.fmean(differences)
-        found.append(
-            {
-                "task": task,
-                "labels_per_class": labels,
-                "metric": metric,
-                "difference": f"student - {other}",
-                "per_seed": differences,
-                "mean": mean,
-                "standard_deviation": None if math.isnan(deviation) else deviation,
-                "standard_error": None if math.isnan(error) else error,
-                "two_standard_errors": bool(mean > 2 * error),
-                "reported_split_standard_error": statistics.fmean(
-                    r["student"]["metrics"]["standard_error"] for r in reports
-                ),
-                "retained": statistics.fmean(ours / theirs for ours, theirs in pairs)
-                if all(theirs for _, theirs in pairs)
-                else None,
-            }
-        )
-    return found
+    metric = reports[0]["metric"]
+    return [
+        _paired(reports, other, [one[other]["metrics"][metric] for one in reports])
+        for other in ("labels_only", "teacher")
+        if other in reports[0]
+    ]
+
+
+def _against_the_first(
+    study: Study, group: Sequence[dict[str, Any]], reports: Mapping[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """A variant's difference from the first one, over the seeds that both have."""
+    first, variant = next(iter(study.variants), None), group[0].get("variant")
+    if variant in (None, first):
+        return []
+    tasks = {(one.task, one.labels_per_class): one for one in study.tasks}
+    task = tasks[group[0]["task"], group[0]["labels_per_class"]]
+    others = [reports.get(_cell(first, task, one["seed"])) for one in group]
+    both = [(one, other) for one, other in zip(group, others, strict=True) if other]
+    metric = group[0]["metric"]
+    values = [other["student"]["metrics"][metric] for _, other in both]
+    return [_paired([one for one, _ in both], first, values)] if both else []
+
+
+def _paired(
+    reports: Sequence[dict[str, Any]], other: str, values: Sequence[float]
+) -> dict[str, Any]:
+    """The student's figures of some seeds against those of something else."""
+    first, metric = reports[0], reports[0]["metric"]
+    ours = [one["student"]["metrics"][metric] for one in reports]
+    differences = [mine - theirs for mine, theirs in zip(ours, values, strict=True)]
+    deviation = statistics.stdev(differences) if len(differences) > 1 else None
+    error = None if deviation is None else deviation / math.sqrt(len(differences))
+    mean = statistics.fmean(differences)
+    return {
+        **({"variant": first["variant"]} if "variant" in first else {}),
+        "task": first["task"],
+        "labels_per_class": first["labels_per_class"],
+        "metric": metric,
+        "difference": f"student - {other}",
+        "per_seed": differences,
+        "mean": mean,
+        "standard_deviation": deviation,
+        "standard_error": error,
+        "two_standard_errors": error is not None and mean > 2 * error,
+        "reported_split_standard_error": statistics.fmean(
+            one["student"]["metrics"]["standard_error"] for one in reports
+        ),
+        "retained": statistics.fmean(a / b for a, b in zip(ours, values, strict=True))
+        if all(values)
+        else None,
+    }
 
 
 def table(groups: Sequence[Sequence[dict[str, Any]]], seeds: Sequence[int]) -> dict[str, list]:
@@ -246,6 +321,8 @@ def table(groups: Sequence[Sequence[dict[str, Any]]], seeds: Sequence[int]) -> d
     for group in groups:
         task, labels, metric = (group[0][key] for key in ("task", "labels_per_class", "metric"))
         setting = "all labels" if labels is None else f"{labels} labels a class"
+        if variant := group[0].get("variant"):
+            setting = f"{setting}, {variant}"
         rows.append([f"**{task}, {metric}, {setting}**", *[""] * (len(columns) - 1)])
         rows.append(_model_row("teacher", group, seeds))
         for number, stage in enumerate(group[0]["stages"]):
@@ -294,19 +371,25 @@ def _figures(values: Mapping[int, float | None], seeds: Sequence[int]) -> list[s
     return [*cells, mean, deviation]
 
 
-def _job(study: Study, task: StudyTask, seed: int, folder: pathlib.Path) -> Job:
-    config = _recipe(study, task, seed)
+def _job(
+    study: Study, variant: str | None, task: StudyTask, seed: int, folder: pathlib.Path
+) -> Job:
+    config, start = _recipe(study, variant, task, seed), _init_checkpoint(study, variant)
     shared = (f"seed={seed}", f"max_seq_length={config.max_seq_length}")
     return Job(
         recipe=config,
         teacher_recipe=recipe.load_recipe(
-            recipes.find(study.teacher_recipe), (*study.set_teacher, *task.set_teacher, *shared)
+            recipes.find(study.teacher_recipe),
+            (*study.set_teacher, *task.set_teacher, *shared),
+            task_name(task.task),
         ),
         task_dir=expanded(task.task_dir),
         task=task.task,
         teacher=expanded(study.teacher),
         model_dir=str(folder),
+        init_checkpoint=expanded(start) if start else None,
         transfer_file=(expanded(task.transfer_file),) if task.transfer_file else None,
+        augmented=(expanded(task.augmented),) if task.augmented else None,
         records=dataclasses.replace(
             RecordOptions(),
             seed=seed,
@@ -319,14 +402,42 @@ def _job(study: Study, task: StudyTask, seed: int, folder: pathlib.Path) -> Job:
     )
 
 
-def _recipe(study: Study, task: StudyTask, seed: int) -> recipe.Recipe:
-    overrides = (*study.set, *task.set, f"seed={seed}")
-    return recipe.load_recipe(recipes.find(study.recipe), overrides)
+def _shared_teacher(
+    job: Job, study: Study, variant: str | None, task: StudyTask, seed: int, output: pathlib.Path
+) -> pathlib.Path | None:
+    """Where another variant has fine-tuned the teacher: variants differ in the student alone."""
+    if (output / _cell(variant, task, seed) / "teacher").is_dir():
+        return None  # It has begun with its own.
+    for other in study.variants:
+        earlier = output / _cell(other, task, seed)
+        if other == variant or not (earlier / "teacher" / "model").is_dir():
+            continue
+        if load_task_info(earlier / "records").max_seq_length == job.recipe.max_seq_length:
+            return earlier
+    return None
 
 
-def _cell(task: StudyTask, seed: int) -> str:
+def _recipe(study: Study, variant: str | None, task: StudyTask, seed: int) -> recipe.Recipe:
+    own = [one for one in _own(study, variant) if not one.startswith(_INIT_CHECKPOINT)]
+    overrides = (*study.set, *task.set, *own, f"seed={seed}")
+    return recipe.load_recipe(recipes.find(study.recipe), overrides, task_name(task.task))
+
+
+def _init_checkpoint(study: Study, variant: str | None) -> str | None:
+    """The variant's, if it says one (`null`: none), else the study's."""
+    data = {"init_checkpoint": study.init_checkpoint}
+    own = [one for one in _own(study, variant) if one.startswith(_INIT_CHECKPOINT)]
+    return recipe.apply_overrides(data, own)["init_checkpoint"]
+
+
+def _own(study: Study, variant: str | None) -> tuple[str, ...]:
+    return study.variants[variant] if variant else ()
+
+
+def _cell(variant: str | None, task: StudyTask, seed: int) -> str:
     labels = "all" if task.labels_per_class is None else str(task.labels_per_class)
-    return f"{task.task}_{labels}_seed{seed}"
+    cell = f"{task.task}_{labels}_seed{seed}"
+    return f"{variant}/{cell}" if variant else cell
 
 
 def expanded(path: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import pathlib
 import sys
+import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -12,9 +14,13 @@ from absl import logging
 from tensorboard.plugins.hparams import summary_v2 as hparams
 from tqdm import tqdm
 
+_LINE_SECONDS = 60.0
+
 
 class StageSummaries:
     """Writes one stage's curves; use as a context manager.
+
+    Where there is no progress bar, as in a file, a line a minute says how far it is.
 
     Args:
       folder: Where the event files go; `None`: nowhere, and no bar is shown.
@@ -32,7 +38,8 @@ class StageSummaries:
         first_step: int = 0,
         progress: bool = True,
     ):
-        self._title = title
+        self._title, self._total = title, total_steps
+        self._told = self._told_at(first_step) if folder and progress else None
         self._writer = (
             tf.summary.create_file_writer(str(folder))
             if folder
@@ -63,6 +70,26 @@ class StageSummaries:
         self._bar.update(steps)
         self._bar.set_postfix(loss=f"{values['loss']:.4g}", refresh=False)
         self._scalars(step, values)
+        if self._told and self._bar.disable:
+            self._tell(step, values)
+
+    def _tell(self, step: int, values: Mapping[str, float]) -> None:
+        """Logs step, loss, speed and the time that is left, if that was a minute ago."""
+        earlier, then = self._told
+        seconds = time.monotonic() - then
+        if seconds < _LINE_SECONDS:
+            return
+        self._told = self._told_at(step)
+        left = (self._total - step) * seconds / max(step - earlier, 1)
+        logging.info(
+            "%s step %d of %d: loss %.4g, %.0f examples/s, %s left.",
+            self._title, step, self._total, values["loss"], values["examples_per_second"],
+            datetime.timedelta(seconds=round(left)),
+        )  # fmt: skip
+
+    @staticmethod
+    def _told_at(step: int) -> tuple[int, float]:
+        return step, time.monotonic()
 
     def evaluation(
         self,

@@ -29,17 +29,13 @@ def load_teacher(
     top_k: int | None = None,
     temperatures: Sequence[float] = (),
 ) -> LiveTeacher:
-    """A live teacher from a model folder; says which layer its representation is.
+    """A live teacher from a model folder.
 
     Raises:
       FileNotFoundError, ValueError: If the folder holds no complete model, no such layer, or not
         as many words.
     """
-    teacher = LiveTeacher(
-        folders.load_model(folder, precision), layer, tagging, top_k, temperatures
-    )
-    _log_layer(folder, teacher.layer, teacher.depth)
-    return teacher
+    return LiveTeacher(folders.load_model(folder, precision), layer, tagging, top_k, temperatures)
 
 
 def cache_spec(
@@ -113,7 +109,7 @@ class Teaching:
         if self._cache is not None:
             self._check_cache()
             made_from = self._cache.info["made_from"]
-            _log_layer(f"cache {cache_folder}", made_from["layer"], made_from["depth"])
+            log_layer(f"cache {cache_folder}", made_from["layer"], made_from["depth"])
         elif folder is not None:
             self._live = load_teacher(
                 folder,
@@ -123,13 +119,15 @@ class Teaching:
                 config.teacher.top_k,
                 word_demands.temperatures(config),
             )
+            if _compares_layer(config):
+                log_layer(folder, self._live.layer, self._live.depth)
 
     @property
     def available(self) -> outputs.Request | None:
         """What the teacher can give; `None` without a teacher."""
-        if self._cache is not None:
-            return self._cache.available
-        return self._live.available if self._live is not None else None
+        if self._live is not None:  # Also where some of it is cached.
+            return self._live.available
+        return self._cache.available if self._cache is not None else None
 
     @property
     def depth(self) -> int | None:
@@ -144,8 +142,12 @@ class Teaching:
         if self._folder is not None:
             return folders.width(self._folder)
         kept = self._cache.info["outputs"] if self._cache is not None else {}
-        row = kept.get("teacher/representation")
-        return row["shape"][-1] if row else None
+        rows = (
+            row
+            for name, row in kept.items()
+            if name == "teacher/representation" or name.startswith("teacher/hidden/")
+        )
+        return next((row["shape"][-1] for row in rows), None)
 
     @property
     def vocab_size(self) -> int | None:
@@ -182,15 +184,16 @@ class Teaching:
                 self.sidecars(objective, records)  # Opened once now: damage is found here.
 
     def _make_cache(self, objectives, folder: files.Path, interruption) -> None:
-        request = outputs.merge_requests(*(one.teacher_request for one, _ in objectives))
+        demands = [(one.teacher_request, sets) for one, sets in objectives if one.teacher_request]
+        request = self._cached_outputs(demands, folder)
+        if not request:
+            return
         used = {
             id(records): records
-            for objective, sets in objectives
-            if objective.teacher_request
+            for wanted, sets in demands
+            if _within(wanted, request)
             for records in sets
         }
-        if not request or not self._is_cached(request, list(used.values()), folder):
-            return
         spec = cache_spec(
             self._folder,
             self._live,
@@ -219,11 +222,11 @@ class Teaching:
             asked, cached = self._config.teacher.top_k, self._cache
             folder = cached.folder if cached is not None and self._live is None else None
             word_demands.check(objective, *self._words, asked, folder)
-        return self._cache.teacher() if self._cache is not None else self._live
+        return self._cache.teacher() if self._is_cached(objective) else self._live
 
     def sidecars(self, objective: Objective, records: RecordSet) -> dict[str, Any]:
         """Readers of the cached outputs that an objective needs, by feature name."""
-        if self._cache is None or not objective.teacher_request:
+        if not objective.teacher_request or not self._is_cached(objective):
             return {}
         return self._cache.readers(objective.teacher_request, records)
 
@@ -233,7 +236,7 @@ class Teaching:
             return None
         compares_layer = "representation" in objective.teacher_request
         words = [self._words[0]] if outputs.TOP_K in objective.teacher_request else []
-        if self._cache is not None:
+        if self._is_cached(objective):
             made_from = self._cache.info["made_from"]
             layer = made_from["layer"] if compares_layer else None
             fields = (made_from[name] for name in ("teacher", "precision", "compute"))
@@ -290,28 +293,61 @@ class Teaching:
                         f"{records.paths[0]}. Make it again with cache_teacher."
                     )
 
-    def _is_cached(
-        self, request: outputs.Request, used: Sequence[RecordSet], folder: files.Path
-    ) -> bool:
-        """Whether the teacher is cached; what `auto` chose stays, so that a resumed run agrees."""
+    def _is_cached(self, objective: Objective) -> bool:
+        """Whether a stage reads all that it compares from the cache; else the teacher is live."""
+        if self._cache is None:
+            return False
+        return self._live is None or _within(objective.teacher_request, self._cache.available)
+
+    def _cached_outputs(
+        self, demands: Sequence[tuple[outputs.Request, Sequence[RecordSet]]], folder: files.Path
+    ) -> outputs.Request:
+        """What is cached; what `auto` chose stays, so that a resumed run agrees."""
+        everything = outputs.merge_requests(*(request for request, _ in demands))
+        if self._config.teacher.mode == "auto":  # What no cache keeps is asked for live.
+            everything.pop("masked_lm_logits", None)
         mode, kept = self._config.teacher.mode, pathlib.Path(folder) / "mode.json"
-        changing = next((one for one in used if dynamic.draws_masks(one)), None)
+        sets = [records for _, some in demands for records in some]
+        changing = next((one for one in sets if dynamic.draws_masks(one)), None)
         if changing is not None and mode == "cached":
             raise ValueError(
                 f"The recipe says teacher.mode: cached, and the masks of {changing.paths[0]} are "
                 "drawn each time it is read. Set teacher.mode: live, or create records without "
                 "--dynamic_masking."
             )
-        if changing is not None:
-            return False
-        if mode == "auto" and not kept.is_file():
+        if changing is not None or mode == "live":
+            return {}
+        if mode == "cached" or not everything:
+            return everything
+        if not kept.is_file():
             begun = (kept.parent / "cache.json").is_file()
-            fits = begun or self._fits(request, used, folder)
-            files.write_json(kept, {"mode": "cached" if fits else "live"})
-        return (files.read_json(kept)["mode"] if mode == "auto" else mode) == "cached"
+            chosen = everything if begun else self._fitting(demands, everything, folder)
+            names = {True: "cached", False: "partly" if chosen else "live"}
+            files.write_json(kept, {"mode": names[chosen == everything], "outputs": sorted(chosen)})
+        known = files.read_json(kept)
+        if known["mode"] != "partly":
+            return everything if known["mode"] == "cached" else {}
+        return {key: layers for key, layers in everything.items() if key in known["outputs"]}
+
+    def _fitting(
+        self,
+        demands: Sequence[tuple[outputs.Request, Sequence[RecordSet]]],
+        everything: outputs.Request,
+        folder: files.Path,
+    ) -> outputs.Request:
+        """All outputs if they fit on the disk, else those of one row an example; or none."""
+        small = {key: layers for key, layers in everything.items() if layers is None}
+        for request, what in ((everything, "all outputs"), (small, "outputs without layers")):
+            used = [
+                records for wanted, sets in demands if _within(wanted, request) for records in sets
+            ]
+            used = list({id(one): one for one in used}.values())
+            if used and self._fits(request, used, folder, what):
+                return request
+        return {}
 
     def _fits(
-        self, request: outputs.Request, used: Sequence[RecordSet], folder: files.Path
+        self, request: outputs.Request, used: Sequence[RecordSet], folder: files.Path, what: str
     ) -> bool:
         rows = cache_rows.kept_rows(self._live, request, self._task_type)
         planned = cache_rows.planned_bytes(rows, used, self._config.teacher.precision)
@@ -322,14 +358,29 @@ class Teaching:
         # Half of the disk stays for checkpoints and everybody else.
         fits = planned < free / 2
         logging.info(
-            "Teacher mode auto: a cache takes %.2f GB of %.2f GB free; the teacher is %s.",
+            "Teacher mode auto: a cache of %s takes %.2f GB of %.2f GB free: %s.",
+            what,
             planned / 1e9,
             free / 1e9,
-            "cached" if fits else "live",
+            "cached" if fits else "too much",
         )
         return fits
 
 
-def _log_layer(teacher: str, layer: int | None, depth: int | None) -> None:
+def _within(request: outputs.Request, available: outputs.Request) -> bool:
+    """Whether every output, at every layer, is among those that are available."""
+    return all(
+        key in available and (layers is None or set(layers) <= set(available[key] or ()))
+        for key, layers in request.items()
+    )
+
+
+def _compares_layer(config: recipe.Recipe) -> bool:
+    terms = [term for stage in config.stages for term in stage.objective]
+    return any("representation" in (term.output, term.target_output) for term in terms)
+
+
+def log_layer(teacher: str, layer: int | None, depth: int | None) -> None:
+    """Says which layer the representation is; nothing where none is kept."""
     if layer is not None:
         logging.info("Teacher %s: layer %d of %d is compared.", teacher, layer, depth)

@@ -20,6 +20,13 @@ TASK_LOSSES = {
     "tagging": ("cross_entropy", "label_ids"),
     "regression": ("mean_squared_error", "label_values"),
 }
+# The same of `loss: soft_task`, which compares with what the teacher answers.
+SOFT_TASK_LOSSES = {
+    "classification": ("soft_cross_entropy", "teacher"),
+    "tagging": ("soft_cross_entropy", "teacher"),
+    "regression": ("mean_squared_error", "teacher"),
+}
+_BY_TASK = {"task": TASK_LOSSES, "soft_task": SOFT_TASK_LOSSES}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +46,7 @@ class ResolvedTerm:
       first_pieces: Whether only the first piece of each word counts (`at: word`).
       axis: The axis of an output that the loss consumes.
       key_mask: Whether the loss is given the mask of the keys.
+      free_axis: The axis in which student and teacher may differ in size, if there is one.
       labels: Whether the target is an integer per position instead of values like the output's.
       weight: Factor of the term.
       temperature: That both sides are softened with.
@@ -56,6 +64,7 @@ class ResolvedTerm:
     first_pieces: bool
     axis: int
     key_mask: bool
+    free_axis: int | None
     labels: bool
     weight: float
     temperature: float = 1.0
@@ -128,18 +137,18 @@ def resolve_terms(
 
 
 def _resolve_task(term: recipe.Term, task_type: str | None) -> recipe.Term:
-    if term.loss != "task":
+    if term.loss not in _BY_TASK:
         return term
     if task_type is None:
         raise ValueError(
-            f"Term 'task': expected data with a task, one of {sorted(TASK_LOSSES)}. "
+            f"Term {term.loss!r}: expected data with a task, one of {sorted(TASK_LOSSES)}. "
             "Received: task_type=None. Name a loss and its target instead."
         )
-    loss, target = TASK_LOSSES[task_type]
+    loss, target = _BY_TASK[term.loss][task_type]
     if term.output not in (None, "logits") or term.target not in ("teacher", target):
         raise ValueError(
-            f"Term 'task': it compares 'logits' with {target!r}. Expected neither output nor "
-            f"target. Received: output={term.output!r}, target={term.target!r}."
+            f"Term {term.loss!r}: it compares 'logits' with {target!r}. Expected neither output "
+            f"nor target. Received: output={term.output!r}, target={term.target!r}."
         )
     return term.model_copy(update={"loss": loss, "output": "logits", "target": target})
 
@@ -177,6 +186,7 @@ def _resolve(
         term, {term.output: None}, {target_output: None}, student_available, teacher_available
     )
     function = _function(term, spec)
+    parameters = inspect.signature(function).parameters
     attention = term.output == "attention"
     resolved = ResolvedTerm(
         name=name,
@@ -189,7 +199,8 @@ def _resolve(
         padding=term.mask == "none" or term.reduction == "as_published",
         first_pieces=term.at == "word",
         axis=spec.attention_axis if attention else -1,
-        key_mask=attention and "mask" in inspect.signature(function).parameters,
+        key_mask=(attention or spec.relates_tokens) and "mask" in parameters,
+        free_axis=_free_axis(term, spec),
         labels=spec.labels,
         weight=float(term.weight),
         temperature=term.temperature,
@@ -208,7 +219,7 @@ def _resolve(
 
 def _check_names(term: recipe.Term) -> None:
     for field, value, known in (
-        ("loss", term.loss, [*losses.LOSSES, "task"]),
+        ("loss", term.loss, [*losses.LOSSES, *_BY_TASK]),
         ("output", term.output, list(outputs.OUTPUTS)),
         ("target_output", term.target_output or term.output, list(outputs.OUTPUTS)),
     ):
@@ -240,7 +251,7 @@ def _check_meaning(term: recipe.Term, spec: losses.LossSpec, task_type: str | No
         )
     _check_target_output(term, spec)
     if spec.check_options is not None:
-        spec.check_options(term.options)
+        spec.check_options(term.options, term.output)
     elif term.options:
         raise ValueError(f"{term.loss!r} has no options. Received: options={term.options!r}.")
     if term.target != "teacher" and term.target_output is not None:
@@ -294,14 +305,26 @@ def _function(term: recipe.Term, spec: losses.LossSpec) -> Callable:
                 f"{term.loss!r} of {term.output!r} has no published variant. "
                 "Expected reduction='mean'. Received: reduction='as_published'."
             )
-    if "temperature" in inspect.signature(function).parameters:
-        return functools.partial(function, temperature=term.temperature, **term.options)
-    if term.temperature != 1.0:
+    parameters, options = inspect.signature(function).parameters, dict(term.options)
+    if without := [name for name in options if name not in parameters]:
+        raise ValueError(
+            f"{function.__name__!r} has no option {without[0]!r}. Expected reduction='mean' with "
+            f"it. Received: reduction={term.reduction!r}."
+        )
+    if "temperature" in parameters:
+        options["temperature"] = term.temperature
+    elif term.temperature != 1.0:
         raise ValueError(
             f"{function.__name__!r} has no temperature. Expected temperature=1. "
             f"Received: temperature={term.temperature!r}."
         )
-    return function
+    return functools.partial(function, **options) if options else function
+
+
+def _free_axis(term: recipe.Term, spec: losses.LossSpec) -> int | None:
+    if spec.relates_tokens:
+        return -1
+    return 1 if term.output == "attention" and term.options.get("heads") == "mean" else None
 
 
 def _pairs(

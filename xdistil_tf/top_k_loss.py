@@ -69,7 +69,7 @@ def top_k_cross_entropy(
     return value - rest * tf.reshape(_log_rest(scores, words) - total[:, 0], shape[:-1])
 
 
-def check_options(options: Mapping[str, Any]) -> None:
+def check_options(options: Mapping[str, Any], output: str = "masked_lm_logits") -> None:
     """Checks a term's `options`.
 
     Raises:

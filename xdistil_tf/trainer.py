@@ -55,14 +55,15 @@ class Evaluator:
 
     Attributes:
       data: Name of the data, for summaries.
-      measure: Gives metrics by name and sample predictions as Markdown, or `None`.
+      measure: Gives metrics by name and sample predictions as Markdown, or `None`. It is given a
+        function that it asks now and then whether to raise `Interrupted`.
       key: The metric that chooses the best weights.
       higher_is_better: Its direction.
       logged: Metrics that a log line tells; TensorBoard has all.
     """
 
     data: str
-    measure: Callable[[], tuple[Mapping[str, float], str | None]]
+    measure: Callable[[Callable[[], bool]], tuple[Mapping[str, float], str | None]]
     key: str
     higher_is_better: bool
     logged: tuple[str, ...] = ("objective",)
@@ -111,7 +112,7 @@ class Trainer:
       seed: Of the run.
       precision: `mixed_float16` turns on loss scaling.
       options: Speed and logging.
-      interruption: Asked after each loop whether to save and stop.
+      interruption: Asked after each loop, and in evaluations, whether to save and stop.
 
     Raises:
       ValueError: If XLA is asked for with several replicas.
@@ -214,6 +215,7 @@ class _Progress:
     trained_parameters: int = 0
     loss: float | None = None
     stopped: bool = False
+    evaluation_due: bool = False  # A stop was asked for in the middle of it.
 
 
 class _StageRun:
@@ -265,6 +267,7 @@ class _StageRun:
                     recipe.to_plain(self._stage)
                     | {"objective": " + ".join(self._objective.term_names)}
                 )
+            if not resumed or self._progress.evaluation_due:
                 self._evaluate()
             if self._step < self._total and not self._progress.stopped:
                 self._train()
@@ -288,10 +291,13 @@ class _StageRun:
             # Not after each evaluation: a resumed run evaluates again and finds the same.
             if self._step % self._options.checkpoint_interval == 0:
                 self._save()
-            # A signal reaches one worker; all stop at the same step.
-            if strategies.any_of(self._strategy, self._trainer.interruption.requested):
-                self._save()
-                raise Interrupted(f"Stopped in stage {self._stage.name} at step {self._step}.")
+            self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        # A signal reaches one worker; all stop at the same step.
+        if strategies.any_of(self._strategy, self._trainer.interruption.requested):
+            self._save()
+            raise Interrupted(f"Stopped in stage {self._stage.name} at step {self._step}.")
 
     def _run_loop(self, iterator) -> None:
         stop = min(
@@ -349,7 +355,7 @@ class _StageRun:
         if self._evaluator is None:
             return
         began = time.perf_counter()
-        metrics, samples = self._evaluator.measure()
+        metrics, samples = self._measured()
         progress, evaluator = self._progress, self._evaluator
         self._summaries.evaluation(self._step, evaluator.data, metrics, samples, evaluator.logged)
         if self._step == 0:
@@ -365,6 +371,21 @@ class _StageRun:
             patience = self._stage.evaluate.patience
             progress.stopped = patience is not None and progress.without_progress >= patience
         progress.seconds += time.perf_counter() - began
+
+    def _measured(self) -> tuple[Mapping[str, float], str | None]:
+        """What the evaluator measures; after a stop in its middle it is due as the run goes on."""
+        interruption, alone = self._trainer.interruption, self._worker.count == 1
+        try:
+            measured = self._evaluator.measure(lambda: alone and interruption.requested)
+        except Interrupted:
+            if self._step:  # The weights of step 0 are evaluated anew anyway.
+                self._progress.evaluation_due = True
+                self._save()
+            raise Interrupted(
+                f"Stopped in stage {self._stage.name}, in the evaluation of step {self._step}."
+            ) from None
+        self._progress.evaluation_due = False
+        return measured
 
     def _save(self) -> None:
         progress = self._progress
@@ -420,12 +441,16 @@ class _StageRun:
             "trained_parameters": progress.trained_parameters,
         }
         self._folder.finish(result, self._trainer.weights())
+        kept = ""
+        if self._best_weights is not None:
+            kept = f" Kept: step {progress.best_step}, {self._evaluator.key} {progress.best:.4g}."
         logging.info(
-            "Stage %s ended after %d steps in %.1f s, %.0f examples/s with its evaluations.",
+            "Stage %s ended after %d steps in %.1f s, %.0f examples/s with its evaluations.%s",
             self._stage.name,
             self._step,
             progress.seconds,
             progress.examples / max(progress.seconds, 1e-9),
+            kept,
         )
         if not self._worker.writes:
             return result | {"fingerprint": self._folder.fingerprint}

@@ -24,6 +24,7 @@ STUDENT_AVAILABLE = {
     "next_sentence_logits": None,
     "hidden": (0, 1, 2),
     "attention": (1, 2),
+    "query": (1, 2),
     "value": (1, 2),
 }
 TEACHER_AVAILABLE = {
@@ -32,6 +33,7 @@ TEACHER_AVAILABLE = {
     "representation": None,
     "hidden": (0, 1, 2, 3, 4),
     "attention": (1, 2, 3, 4),
+    "query": (1, 2, 3, 4),
     "value": (1, 2, 3, 4),
 }
 
@@ -86,7 +88,9 @@ SIZES = {
     "B": EXAMPLES,
     "T": TOKENS,
     "D": WIDTH,
+    "E": 6,  # The width of a teacher that is wider,
     "H": HEADS,
+    "G": 3,  # and has more heads.
     "C": CLASSES,
     "P": SLOTS,
     "V": VOCABULARY,
@@ -296,6 +300,53 @@ def attention_divergence(batch):
     return value
 
 
+def attention_means_squared(batch):
+    means = {
+        name: value.mean(1, keepdims=True)
+        for name, value in batch.items()
+        if name.split("/")[1:2] == ["attention"]
+    }
+    return attention_squared(batch | means)
+
+
+def relation_divergence(output, heads):
+    """MiniLMv2's: vectors cut into heads, softmax of scaled products over the real tokens."""
+
+    def relations(vectors, keys, token, head):
+        part = np.float64(vectors).reshape(len(vectors), heads, -1)[:, head]
+        return part[keys] @ part[token] / np.sqrt(part.shape[-1])
+
+    def mean(batch):
+        value = 0.0
+        for student, teacher in PAIRS[1:]:
+            found = []
+            for b in np.flatnonzero(batch["example_weights"]):
+                keys = batch["input_mask"][b].astype(bool)
+                sides = [
+                    batch[f"{who}/{output}/{layer}"][b]
+                    for who, layer in (("teacher", teacher), ("student", student))
+                ]
+                for token in np.flatnonzero(keys):
+                    found.append(
+                        np.mean(
+                            [
+                                divergence(*(relations(one, keys, token, h) for one in sides))
+                                for h in range(heads)
+                            ]
+                        )
+                    )
+            value += np.mean(found)
+        return value
+
+    return mean
+
+
+def _wider(output: str, axes: str, teacher_axes: str) -> dict[str, str]:
+    """Layers of a student and of a teacher that is of another shape."""
+    both = _layers(output, axes, PAIRS[1:])
+    return {name: teacher_axes if name.startswith("teacher") else axes for name in both}
+
+
 def _both(output: str, axes: str) -> dict[str, str]:
     return {f"student/{output}": axes, f"teacher/{output}": axes}
 
@@ -395,6 +446,52 @@ ROWS = (
         attention_as_published,
         counts_padding=True,
         **_ATTENTION,
+    ),
+    Row(
+        "mean_squared_error-attention-mean_of_heads",
+        {
+            "loss": "mean_squared_error",
+            "output": "attention",
+            "layers": "uniform",
+            "options": {"heads": "mean"},
+        },
+        attention_means_squared,
+        outputs=_wider("attention", "BHTT", "BGTT"),
+    ),
+    Row(
+        "relation_kl_divergence-query-other_width",
+        {
+            "loss": "relation_kl_divergence",
+            "output": "query",
+            "layers": "uniform",
+            "options": {"heads": 2},
+        },
+        relation_divergence("query", 2),
+        outputs=_wider("query", "BTD", "BTE"),
+    ),
+    Row(
+        "relation_kl_divergence-value",
+        {
+            "loss": "relation_kl_divergence",
+            "output": "value",
+            "layers": "uniform",
+            "options": {"heads": 4},
+        },
+        relation_divergence("value", 4),
+        outputs=_wider("value", "BTD", "BTD"),
+    ),
+    Row(
+        "soft_task-classification",
+        {"loss": "soft_task"},
+        over_examples(soft_entropy),
+        **_SENTENCE,
+    ),
+    Row(
+        "soft_task-regression",
+        {"loss": "soft_task"},
+        over_examples(squared),
+        "regression",
+        outputs=_both("logits", "B1"),
     ),
     Row(
         "task-regression",

@@ -81,6 +81,11 @@ ROWS = [
         target="masked_lm_logits",
     ),
     Row("bert-headless", Encoder, _ENCODER, target="hidden"),
+    Row(
+        "bert-tanh_relu",
+        Encoder,
+        _ENCODER | {"head": {"kind": "classification", "num_labels": 3, "pooler": "tanh_relu"}},
+    ),
     Row("roberta", Encoder, _head("classification", model_type="roberta")),
     Row("distilbert", Encoder, _head("classification", model_type="distilbert")),
     Row("electra", Encoder, _head("classification", model_type="electra", embedding_size=4)),

@@ -25,6 +25,16 @@ PATHS = sorted(
 )
 
 
+# In place of a preset: as many heads as the small teacher, another width.
+SMALLER = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "intermediate_size": 24,
+    "max_position_embeddings": 64,
+}
+
+
 class Crash(Exception):
     """Stands for SIGKILL."""
 
@@ -36,12 +46,17 @@ def shrunk(path):
     if model["kind"] == "bilstm":
         model |= {"lstm_units": 8, "embedding": model["embedding"] | {"dim": 8}}
     else:
-        model |= {key: ENCODER[key] for key in ENCODER if key in model}
+        smaller = SMALLER if model.pop("preset", None) else {}
+        model |= {key: ENCODER[key] for key in ENCODER if key in model} | smaller
     for one in plain["stages"]:
         one.pop("epochs", None)
         one |= {"steps": 2, "batch_size": 8}
+        one["optimizer"].pop("warmup_steps", None)
         if "evaluate" in one:
             one["evaluate"].pop("every_steps", None)
+        for term in one["objective"]:
+            if "heads" in term["options"] and term["options"]["heads"] != "mean":
+                term["options"]["heads"] = 4
     if plain.get("teacher"):
         plain["teacher"] |= {"layer": -1}
     return recipe.Recipe.model_validate(plain | {"max_seq_length": 32})
@@ -69,26 +84,39 @@ def language_model(small, tmp_path_factory):
     return encoder_folder(tmp_path_factory.mktemp("lm"), small.tokenizer, head)
 
 
-def arguments(config, small, small_cache, corpus, language_model):
+@pytest.fixture(scope="session")
+def narrow(small, tmp_path_factory):
+    """What a student of another width than its teacher starts from."""
+    folder = tmp_path_factory.mktemp("narrow")
+    return encoder_folder(folder, small.tokenizer, {"kind": None}, **SMALLER)
+
+
+def arguments(config, small, small_cache, corpus, language_model, narrow):
     """What a run of this recipe needs."""
     named = {"options": OPTIONS}
     terms = [term for one in config.stages for term in one.objective]
     if any(term.target_output == outputs.TOP_K for term in terms):
         named["teacher"] = language_model
+    elif any(term.layers is not None for term in terms):
+        named["teacher"] = small.teacher
+        if config.model.hidden_size is None and config.model.layers_from is None:
+            named["init_checkpoint"] = narrow
     elif config.teacher is not None:
         named |= {"teacher": small.teacher, "teacher_cache": str(small_cache.folder)}
     elif config.model.kind == "encoder" and config.model.hidden_size is None:
         named["init_checkpoint"] = small.encoder
     data = corpus if any(one.data == "corpus" for one in config.stages) else small.data()
+    if any(one.data == "augmented" for one in config.stages):
+        data = data | {"augmented": data["transfer"]}
     return data, named
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_a_recipe_trains_resumes_and_exports(
-    path, small, small_cache, corpus, language_model, tmp_path, monkeypatch
+    path, small, small_cache, corpus, language_model, narrow, tmp_path, monkeypatch
 ):
     config = shrunk(path)
-    data, named = arguments(config, small, small_cache, corpus, language_model)
+    data, named = arguments(config, small, small_cache, corpus, language_model, narrow)
     whole = run(config, data, tmp_path / "whole", **named)
     assert all(one["steps"] == 2 and np.isfinite(one["loss"]) for one in whole["stages"])
 

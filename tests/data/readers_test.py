@@ -349,7 +349,7 @@ def test_reads_words_as_transfer(write):
 
 def test_transfer_files_of_one_name_are_refused(write):
     first, second = write({"x.txt": "a\n"}, "one"), write({"x.txt": "b\n"}, "two")
-    with pytest.raises(ValueError, match="Two transfer files are called 'x'"):
+    with pytest.raises(ValueError, match="Two files of --transfer_file are called 'x'"):
         read_transfer(f"{first}/x.txt,{second}/x.txt")
 
 
@@ -365,3 +365,12 @@ def test_an_empty_train_file_is_refused(write):
     folder = write({"train.tsv": "sentence\tlabel\n"})
     with pytest.raises(ValueError, match="train.tsv of .* has no rows. Expected labelled texts"):
         read_task(folder, "sst-2")
+
+
+def test_columns_that_are_swapped_are_told(tmp_path):
+    rows = [f"{n % 2}\tthe soup number {n}" for n in range(40)]
+    (tmp_path / "train.tsv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(ValueError, match="40 different labels in 40 rows.*columns swapped"):
+        read_task(tmp_path, "classification")
+    (tmp_path / "labels.tsv").write_text("\n".join(sorted(row[2:] for row in rows)) + "\n")
+    assert len(read_task(tmp_path, "classification").labels) == 40

@@ -4,7 +4,12 @@ import pytest
 import tokenizers
 from tokenizers import models, pre_tokenizers, processors
 
-from xdistil_tf.data.tokenization import Tokenizer, check_same_vocabulary, load_tokenizer
+from xdistil_tf.data.tokenization import (
+    Tokenizer,
+    check_same_vocabulary,
+    kept_lengths,
+    load_tokenizer,
+)
 
 
 def tokens_of(tokenizer, encoding):
@@ -24,6 +29,25 @@ def test_truncates_the_longer_text_of_a_pair(tokenizer):
     assert tokens_of(tokenizer, one) == ["[CLS]", "a", "a", "[SEP]", "good", "bad", "[SEP]"]
     assert one.segment_ids == [0, 0, 0, 0, 1, 1, 1]
     assert one.truncated
+
+
+def popped(first, second, room):
+    """BERT's loop."""
+    while first + second > room:
+        first, second = (first - 1, second) if first > second else (first, second - 1)
+    return first, second
+
+
+def test_pairs_lose_pieces_as_in_berts_code(tokenizer):
+    for first in range(12):
+        for second in range(12):
+            for room in (1, 4, 7, 8, 30):
+                assert kept_lengths(first, second, room) == popped(first, second, room)
+    texts, texts_b = ["a " * 5, "a " * 9], ["good " * 5, "good bad"]
+    ones = tokenizer.encode_batch(texts, texts_b, max_length=10)
+    kept = [(one.segment_ids.count(0) - 2, one.segment_ids.count(1) - 1) for one in ones]
+    assert kept == [(4, 3), (5, 2)] and all(one.truncated for one in ones)
+    assert ones[0].word_index == [-1, 0, 1, 2, 3, -1, 0, 1, 2, -1]
 
 
 def test_word_index_counts_the_given_words(tokenizer):

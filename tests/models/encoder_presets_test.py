@@ -70,3 +70,9 @@ def test_dropout_may_differ_from_the_teachers():
 def test_what_cannot_be_copied_is_named(fields, layers_from, message):
     with pytest.raises(ValueError, match=message):
         student_from_layers(teacher(), fields, layers_from)
+
+
+@pytest.mark.parametrize(("layers_from", "student"), [("uniform", 6), ("skip", 2), ("last", 2)])
+def test_a_map_that_leaves_layers_without_one_is_refused(layers_from, student):
+    with pytest.raises(ValueError, match=f"of the student's {student} layers"):
+        copied_layers(layers_from, student, 3 if layers_from != "uniform" else 2)

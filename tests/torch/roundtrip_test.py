@@ -10,8 +10,12 @@ torch = pytest.importorskip("torch")
 
 import transformers  # noqa: E402
 
-from xdistil_tf.models import encoder, pretrained  # noqa: E402
+from tests.small_task import OPTIONS, stage  # noqa: E402
+from xdistil_tf import recipe  # noqa: E402
+from xdistil_tf.models import encoder, folders, pretrained  # noqa: E402
+from xdistil_tf.run import run  # noqa: E402
 
+pytest_plugins = ["tests.small_task"]
 pytestmark = pytest.mark.torch
 
 SIZES = {
@@ -111,3 +115,37 @@ def test_a_bin_with_code_in_it_is_refused(tmp_path):
     torch.save({"a": Code()}, tmp_path / "pytorch_model.bin")
     with pytest.raises(ValueError, match="pytorch_model.bin"):
         pretrained.load_encoder(tmp_path)
+
+
+def test_pytorch_loads_a_student_that_was_trained_here(small, tmp_path):
+    """Task distillation with projections: they stay beside the weights, which load alone."""
+    model = {
+        "kind": "encoder", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4,
+        "intermediate_size": 24, "max_position_embeddings": 64,
+        "width_projection": {"sharing": "per_layer"},
+    }  # fmt: skip
+    layers = [
+        {"loss": "mean_squared_error", "output": output, "layers": "uniform"}
+        for output in ("attention", "hidden")
+    ]
+    config = recipe.Recipe.model_validate(
+        {
+            "model": model,
+            "teacher": {"mode": "live"},
+            "max_seq_length": 32,
+            "stages": [
+                stage(name="intermediate", objective=layers),
+                stage(name="prediction", objective=[{"loss": "soft_task"}]),
+            ],
+        }
+    )
+    run(config, small.data(), tmp_path, teacher=small.teacher, options=OPTIONS)
+    assert (tmp_path / "model" / "projections.safetensors").is_file()
+    student = folders.load_model(tmp_path / "model")
+    features = {"input_ids": tf.constant(IDS), "input_mask": tf.ones_like(IDS)}
+    ours = student(features, request={"logits": None})["logits"]
+    loaded = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+    with torch.no_grad():
+        theirs = loaded(torch.tensor(IDS).long()).logits
+    np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-4)
+    assert list(loaded.config.id2label.values()) == list(small.info.labels)

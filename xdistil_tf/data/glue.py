@@ -1,4 +1,4 @@
-"""The nine GLUE tasks: their columns, labels in BERT's order, and metrics."""
+"""The GLUE tasks: their columns, labels in BERT's order, metrics, and files of submissions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,46 @@ GLUE: Mapping[str, GlueTask] = {
         label="gold_label",
         labels=("contradiction", "entailment", "neutral"),
     ),
+    "ax": GlueTask(
+        "sentence1",
+        "sentence2",
+        labels=("contradiction", "entailment", "neutral"),
+        metric="matthews",
+    ),
     "qnli": GlueTask("question", "sentence", labels=_ENTAILMENT),
     "rte": GlueTask("sentence1", "sentence2", labels=_ENTAILMENT),
     "wnli": GlueTask("sentence1", "sentence2"),
+}
+
+# The folder of each task as GLUE's archives have it.
+FOLDERS: Mapping[str, str] = {
+    "sst-2": "SST-2",
+    "cola": "CoLA",
+    "mrpc": "MRPC",
+    "qqp": "QQP",
+    "sts-b": "STS-B",
+    "mnli": "MNLI",
+    "qnli": "QNLI",
+    "rte": "RTE",
+    "wnli": "WNLI",
+}
+
+# A model of MNLI is asked about it; there is nothing to train on.
+DIAGNOSTIC = "ax"
+DIAGNOSTIC_FILES = ("test", "diagnostic", "AX")
+
+# (task, split) -> the file of a submission to gluebenchmark.com, and how many predictions it has.
+SUBMISSIONS: Mapping[tuple[str, str], tuple[str, int]] = {
+    ("cola", "test"): ("CoLA", 1063),
+    ("sst-2", "test"): ("SST-2", 1821),
+    ("mrpc", "test"): ("MRPC", 1725),
+    ("sts-b", "test"): ("STS-B", 1379),
+    ("qqp", "test"): ("QQP", 390965),
+    ("mnli", "test"): ("MNLI-m", 9796),
+    ("mnli", "test_matched"): ("MNLI-m", 9796),
+    ("mnli", "test_mismatched"): ("MNLI-mm", 9847),
+    ("qnli", "test"): ("QNLI", 5463),
+    ("rte", "test"): ("RTE", 3000),
+    ("wnli", "test"): ("WNLI", 146),
+    (DIAGNOSTIC, "test"): ("AX", 1104),
 }

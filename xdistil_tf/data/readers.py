@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from absl import logging
 
 from xdistil_tf.data import layouts, rows
-from xdistil_tf.data.glue import GLUE, SPLIT_FILES
+from xdistil_tf.data.glue import DIAGNOSTIC, DIAGNOSTIC_FILES, GLUE, SPLIT_FILES
 from xdistil_tf.data.layouts import USUAL_COLUMNS, Columns, Fields, Spec
 from xdistil_tf.data.rows import Problem
 
@@ -89,6 +89,7 @@ def read_task(
     languages: Sequence[str] | None = None,
     labels: Sequence[str] | None = None,
     splits: Sequence[str] | None = None,
+    allow_empty: bool = False,
 ) -> TaskData:
     """Reads a task folder.
 
@@ -101,6 +102,7 @@ def read_task(
       languages: Keep only examples of these.
       labels: The labels in order, where they are known (of a trained model).
       splits: Read only these; the labels must then come from `labels`, `labels.tsv` or GLUE.
+      allow_empty: Whether an empty text is a text: where each row wants an answer.
 
     Raises:
       FileNotFoundError: If the folder or its train file is missing.
@@ -111,7 +113,7 @@ def read_task(
     if not folder.is_dir():
         raise FileNotFoundError(f"No folder {folder}. Set --task_dir to a folder of TSV files.")
     name, spec, glue_labels, metric = _task(task, columns)
-    found = task_files(folder, splits)
+    found = task_files(folder, splits, name)
     if splits is None and "train" not in found:
         raise FileNotFoundError(
             f"No train file in {folder}. Expected train.tsv (or .csv, .jsonl, .conll)."
@@ -123,7 +125,7 @@ def read_task(
     known = tuple(labels or ()) or glue_labels
     if not known and spec.task_type != "regression" and label_file.is_file():
         known = _read_labels(label_file)
-    reader = _Reader(spec, known, max_bad_rows)
+    reader = _Reader(spec, known, max_bad_rows, allow_empty)
     data = {}
     for split in sorted(found, key=lambda one: one != "train"):
         kind = "optional" if split.startswith("test") else "required"
@@ -141,6 +143,7 @@ def read_task(
             logging.warning("%s: the task is taken to have no %s split.", empty, split)
         if split == "train" and not reader.labels and spec.task_type != "regression":
             reader.labels = _observed_labels(data[split])
+            _refuse_texts_as_labels(reader.labels, data[split], spec.task_type)
     used = [path for group in found.values() for path, _ in group]
     task_data = TaskData(
         name,
@@ -179,15 +182,46 @@ def read_transfer(
     spec = dataclasses.replace(_task(task, columns)[1], pair=pair, headed=False)
     reader = _Reader(spec, (), max_bad_rows)
     examples = []
-    for path in transfer_files(patterns):
+    for path in given_files(patterns, "transfer_file"):
         examples.extend(reader.read(path, "ignored", None))
     return examples, reader.bad_rows
 
 
+def read_augmented(
+    patterns: str | Sequence[str], data: TaskData, max_bad_rows: int = 0
+) -> Iterator[Example]:
+    """Yields the rows of augmented files; a row without a label is one whose gold is unknown.
+
+    Files may be large: nothing is kept.
+
+    Args:
+      patterns: Globs of headed files (`id text text_b label source_id rules`), as `augment` writes
+        them.
+      data: The task that they belong to.
+      max_bad_rows: So many damaged rows are left out.
+
+    Raises:
+      FileNotFoundError: If a file or glob matches nothing.
+      ValueError: If a row is damaged; names file and line.
+    """
+    # The columns of what `augment` writes, whatever those of the task are.
+    columns = Columns("text", "text_b" if data.pair else None, "label")
+    reader = _Reader(
+        Spec(data.task_type, data.pair, columns, headed=True), data.labels, max_bad_rows
+    )
+    for path in given_files(patterns, "augmented"):
+        yield from reader.read(path, "optional", None, empty_is_unknown=True)
+
+
 def task_files(
-    folder: pathlib.Path, splits: Sequence[str] | None = None
+    folder: pathlib.Path, splits: Sequence[str] | None = None, task: str | None = None
 ) -> dict[str, list[tuple[pathlib.Path, str | None]]]:
     """The files of each split with their language: `train.tsv`, or `train-en.tsv` and others.
+
+    Args:
+      folder: Of the task.
+      splits: Those that must be there; None: all there are.
+      task: A name of GLUE, some of whose files are called otherwise.
 
     Raises:
       ValueError: If a split stands there twice.
@@ -196,6 +230,8 @@ def task_files(
     found: dict[str, list[tuple[pathlib.Path, str | None]]] = {}
     for split in splits or SPLIT_FILES:
         stems = SPLIT_FILES.get(split, (split,))
+        if task == DIAGNOSTIC and split == "test":
+            stems = DIAGNOSTIC_FILES
         plain = [folder / (stem + end) for stem in stems for end in _SUFFIXES]
         plain = [path for path in plain if path.is_file()]
         if len(plain) > 1:
@@ -214,19 +250,20 @@ def task_files(
     return found
 
 
-def transfer_files(patterns: str | Sequence[str]) -> list[pathlib.Path]:
-    """Expands comma-separated globs; every one must match."""
+def given_files(patterns: str | Sequence[str], flag: str) -> list[pathlib.Path]:
+    """Expands the comma-separated globs of a flag; every one must match."""
     paths: list[pathlib.Path] = []
     for pattern in patterns.split(",") if isinstance(patterns, str) else patterns:
         matches = sorted(glob.glob(str(pattern)))
         if not matches:
-            raise FileNotFoundError(f"No file matches {pattern!r}. Set --transfer_file.")
+            raise FileNotFoundError(f"No file matches {pattern!r}. Set --{flag}.")
         paths.extend(pathlib.Path(one) for one in matches if pathlib.Path(one) not in paths)
     stems = [path.stem for path in paths]
     for path in paths:
         if stems.count(path.stem) > 1:
             raise ValueError(
-                f"Two transfer files are called {path.stem!r}; ids would be ambiguous. Rename one."
+                f"Two files of --{flag} are called {path.stem!r}; ids would be ambiguous. "
+                "Rename one."
             )
     return paths
 
@@ -234,13 +271,22 @@ def transfer_files(patterns: str | Sequence[str]) -> list[pathlib.Path]:
 class _Reader:
     """Turns rows into examples, counting the damaged ones."""
 
-    def __init__(self, spec: Spec, labels: Sequence[str], max_bad_rows: int):
+    def __init__(
+        self, spec: Spec, labels: Sequence[str], max_bad_rows: int, allow_empty: bool = False
+    ):
         self.spec = spec
+        self._allow_empty = allow_empty
         self.labels = tuple(labels)
         self.bad_rows: list[tuple[str, int, str]] = []
         self._max_bad_rows = max_bad_rows
 
-    def read(self, path: pathlib.Path, label: str, language: str | None) -> Iterator[Example]:
+    def read(
+        self,
+        path: pathlib.Path,
+        label: str,
+        language: str | None,
+        empty_is_unknown: bool = False,
+    ) -> Iterator[Example]:
         stem, file = path.stem, str(path)
         known = frozenset(self.labels)
         row = 0
@@ -250,7 +296,9 @@ class _Reader:
             if isinstance(fields, Fields):
                 if label == "optional" and fields.label == "-1" and "-1" not in known:
                     fields = fields._replace(label=None)  # As GLUE's test sets are exported.
-                made = _example(fields, self.spec.task_type, known, language)
+                if empty_is_unknown and not (fields.label or "").strip():
+                    fields = fields._replace(label=None)
+                made = _example(fields, self.spec.task_type, known, language, self._allow_empty)
             if isinstance(made, Problem):
                 self._report(file, line, made.reason)
                 continue
@@ -269,7 +317,11 @@ class _Reader:
 
 
 def _example(
-    fields: Fields, task_type: str, known: frozenset[str], language: str | None
+    fields: Fields,
+    task_type: str,
+    known: frozenset[str],
+    language: str | None,
+    allow_empty: bool = False,
 ) -> tuple | Problem:
     """The text, text_b, label and language of a row, or what is wrong with it."""
     language = fields.language or language or DEFAULT_LANGUAGE
@@ -277,7 +329,7 @@ def _example(
         return _tagged(fields, known, language)
     text = fields.text.strip()
     text_b = None if fields.text_b is None else fields.text_b.strip()
-    if not text or text_b == "":
+    if not allow_empty and (not text or text_b == ""):
         return Problem("expected text, received an empty text")
     label = fields.label
     if label is None:
@@ -347,9 +399,19 @@ def _number(text: str) -> float:
         return math.nan
 
 
+def task_name(task: str) -> str:
+    """A task's name as it is known here: `SST2` is `sst-2`."""
+    return {"ner": "tagging", "sst2": "sst-2", "stsb": "sts-b"}.get(task.lower(), task.lower())
+
+
+def glue_labels(task: str) -> tuple[str, ...]:
+    """The classes of a task of GLUE, in BERT's order; empty for a regression."""
+    return GLUE[task].labels or ()
+
+
 def _task(task: str, columns: Columns) -> tuple[str, Spec, tuple[str, ...], str]:
     """The task's name, spec, fixed labels and metric."""
-    name = {"ner": "tagging", "sst2": "sst-2", "stsb": "sts-b"}.get(task.lower(), task.lower())
+    name = task_name(task)
     if name in GLUE:
         glue = GLUE[name]
         columns = Columns(
@@ -390,6 +452,19 @@ def _observed_labels(examples: Sequence[Example]) -> tuple[str, ...]:
         found.update((one.label,) if isinstance(one.label, str) else one.label or ())
     numeric = all(label.isascii() and label.isdigit() for label in found)
     return tuple(sorted(found, key=int if numeric else None))
+
+
+def _refuse_texts_as_labels(
+    labels: Sequence[str], examples: Sequence[Example], task_type: str
+) -> None:
+    """Columns that are swapped show at once: hardly a row has the label of another one."""
+    if task_type == "classification" and len(examples) >= 20 and 2 * len(labels) > len(examples):
+        raise ValueError(
+            f"{examples[0].source[0]} has {len(labels)} different labels in {len(examples)} rows, "
+            f"{labels[0][:40]!r} for example. Expected text, tab, label: are the columns swapped? "
+            "Name them in a header with --text_column and --label_column, or list the labels in "
+            "labels.tsv."
+        )
 
 
 def _some(known: frozenset[str]) -> str:

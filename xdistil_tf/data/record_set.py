@@ -128,8 +128,8 @@ def find_shards(
         matches = exact or [one for one in glob.glob(pattern) if one.endswith(".tfrecord")]
         if not matches:
             raise FileNotFoundError(
-                f"No record file matches {pattern!r}. Expected *.tfrecord, as bin/create_task_data "
-                "writes them."
+                f"No record file matches {pattern!r}. Expected *.tfrecord, as create_task_data or "
+                "create_pretraining_data writes them."
             )
         found.extend(path for path in map(pathlib.Path, sorted(matches)) if path not in found)
     if not any(os.path.isfile(str(pattern)) for pattern in patterns):

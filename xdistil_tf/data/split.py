@@ -10,13 +10,13 @@ import collections
 import dataclasses
 import hashlib
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from absl import logging
 
 from xdistil_tf.data.readers import Example, TaskData
 
-TRAINING_SPLITS = ("train", "heldout", "transfer")
+TRAINING_SPLITS = ("train", "heldout", "transfer", "augmented")
 
 
 @dataclasses.dataclass
@@ -28,6 +28,7 @@ class Splits:
       others: The splits that are only reported on (`dev`, `test`, `dev_mismatched`, …).
       dropped: `(file, row, reason)` of each example left out.
       counts: How many were dropped for each reason.
+      augmented: What was derived from train, if anything; read anew at each iteration.
     """
 
     train: list[Example]
@@ -36,6 +37,7 @@ class Splits:
     others: dict[str, list[Example]]
     dropped: list[tuple[str, int, str]]
     counts: dict[str, int]
+    augmented: Collection[Example] = ()
 
     @property
     def dev(self) -> list[Example]:
@@ -45,10 +47,11 @@ class Splits:
     def test(self) -> list[Example]:
         return self.others.get("test", [])
 
-    def named(self) -> dict[str, list[Example]]:
+    def named(self) -> dict[str, Collection[Example]]:
         """All splits that hold examples, by name."""
         splits = {"train": self.train, "heldout": self.heldout, "transfer": self.transfer}
-        return {name: rows for name, rows in {**splits, **self.others}.items() if rows}
+        splits["augmented"] = self.augmented
+        return {name: rows for name, rows in {**splits, **self.others}.items() if len(rows)}
 
 
 def split_task(

@@ -6,13 +6,14 @@ import dataclasses
 import pathlib
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
 
 from xdistil_tf import files, versions
 from xdistil_tf.data import features, readers, records, split
+from xdistil_tf.data.augmented import Augmented
 from xdistil_tf.data.glue import SPLIT_FILES
 from xdistil_tf.data.layouts import USUAL_COLUMNS, Columns
 from xdistil_tf.data.readers import TaskData
@@ -20,7 +21,7 @@ from xdistil_tf.data.split import Splits
 from xdistil_tf.data.tokenization import Tokenizer
 
 FORMAT = 1
-_SPLITS = "|".join(("train", "heldout", "transfer", *SPLIT_FILES))
+_SPLITS = "|".join(("train", "heldout", "transfer", "augmented", *SPLIT_FILES))
 _OURS = re.compile(rf"\.?({_SPLITS})-\d{{5,}}-of-\d{{5,}}\.(tfrecord|index)(\.\d+\.tmp)?")
 _UNFINISHED = ".unfinished"
 
@@ -90,11 +91,12 @@ def create_task_records(
     transfer_file: str | Sequence[str] | None = None,
     options: Options = DEFAULT_OPTIONS,
     replace: bool = True,
+    augmented: str | Sequence[str] | None = None,
 ) -> TaskInfo:
     """Reads a task folder and writes its records folder, unless that stands there already.
 
     ```
-    read_task -> read_transfer -> split_task -> write_task_records
+    read_task -> read_transfer -> split_task -> Augmented -> write_task_records
     ```
 
     Args:
@@ -105,15 +107,16 @@ def create_task_records(
       options: What else decides the records.
       replace: Whether records of other inputs that stand there give way; else they are refused,
         unless dev and test files alone differ.
+      augmented: Globs of files that `augment` wrote from this task; None: there is no such split.
 
     Raises:
       FileNotFoundError, ValueError: As the functions named above; if two files would give equal
         ids; if `replace` forbids.
     """
-    _check_ids(pathlib.Path(task_dir), transfer_file)
+    _check_ids(pathlib.Path(task_dir), transfer_file, augmented)
     inputs = {
         "task": task.lower(),
-        "files": _input_fingerprints(task_dir, transfer_file),
+        "files": _input_fingerprints(task_dir, transfer_file, augmented),
         "tokenizer": tokenizer.fingerprint,
         "transfer_file": bool(transfer_file),
         "options": dataclasses.asdict(options),
@@ -139,9 +142,58 @@ def create_task_records(
         seed=options.seed,
         allow_transductive=options.allow_transductive,
     )
+    if augmented:
+        splits.augmented = _augmented(augmented, data, splits, options)
     return write_task_records(
         splits, data, tokenizer, output_dir, options.max_seq_length, options.num_shards, inputs
     )
+
+
+def _augmented(
+    patterns: str | Sequence[str], data: TaskData, splits: Splits, options: Options
+) -> Augmented:
+    """The rows that may train. Where labels were drawn, others' rows must not tell theirs."""
+    labelled = None
+    if options.labels_per_class is not None:
+        labelled = frozenset(one.id for one in splits.train)
+
+    def read() -> Iterator[readers.Example]:
+        return readers.read_augmented(patterns, data, options.max_bad_rows)
+
+    _require_same_train(patterns, data)
+    made = Augmented(read, data.splits["train"], splits, labelled)
+    for reason, count in made.counts.items():
+        splits.counts[f"augmented_{reason}"] = count
+    if not len(made):
+        raise ValueError(
+            f"No row of {patterns} may train: {dict(made.counts)}. Expected rows that derive from "
+            "train texts of this task; make the file anew with augment."
+        )
+    return made
+
+
+def _require_same_train(patterns: str | Sequence[str], data: TaskData) -> None:
+    """Refuses rows whose manifest says that they derive from other train files.
+
+    Their `source_id` would then name other examples, held-out ones among them.
+    """
+    train = {
+        path.name: files.file_fingerprint(path)
+        for path in data.files
+        if path.name.startswith("train")
+    }
+    for path in readers.given_files(patterns, "augmented"):
+        manifest = path.with_name(f"{path.name}.json")
+        if not manifest.is_file():
+            continue
+        made = files.read_json(manifest)
+        inputs = made.get("inputs", {})
+        other = [name for name, known in train.items() if inputs.get(name) != known]
+        if made.get("task") != data.task or other:
+            raise ValueError(
+                f"{path} was made from another {', '.join(other) or 'task'} "
+                f"(task {made.get('task')!r}, here {data.task!r}). Make it anew with augment."
+            )
 
 
 def write_task_records(
@@ -240,30 +292,45 @@ def current(output_dir: str | pathlib.Path, inputs: Mapping[str, Any]) -> TaskIn
 
 
 def _input_fingerprints(
-    task_dir: str | pathlib.Path, transfer_file: str | Sequence[str] | None
+    task_dir: str | pathlib.Path,
+    transfer_file: str | Sequence[str] | None,
+    augmented: str | Sequence[str] | None,
 ) -> dict[str, str]:
     """By names, not paths: a folder that moved is the same input."""
     folder = pathlib.Path(task_dir)
     found = [path for group in readers.task_files(folder).values() for path, _ in group]
     found += [folder / "labels.tsv"] * (folder / "labels.tsv").is_file()
     named = {path.name: path for path in found}
-    if transfer_file:
-        paths = readers.transfer_files(transfer_file)
-        named.update((f"transfer/{path.name}", path) for path in paths)
+    for role, flag, patterns in _given(transfer_file, augmented):
+        for path in readers.given_files(patterns, flag):
+            named[f"{role}/{path.name}"] = path
     return {name: files.file_fingerprint(path) for name, path in named.items()}
 
 
-def _check_ids(folder: pathlib.Path, transfer_file: str | Sequence[str] | None) -> None:
-    """Ids are `<file stem>:<row>`: no transfer file may give those of another file."""
+def _given(
+    transfer_file: str | Sequence[str] | None, augmented: str | Sequence[str] | None
+) -> list[tuple[str, str, str | Sequence[str]]]:
+    """Role, flag and patterns of the files that were given beside the folder."""
+    roles = (("transfer", "transfer_file", transfer_file), ("augmented", "augmented", augmented))
+    return [one for one in roles if one[2]]
+
+
+def _check_ids(
+    folder: pathlib.Path,
+    transfer_file: str | Sequence[str] | None,
+    augmented: str | Sequence[str] | None = None,
+) -> None:
+    """Ids are `<file stem>:<row>`: no other file may give those of another file."""
     groups = readers.task_files(folder).values()
     taken = {path.stem: path for group in groups for path, _ in group}
-    for path in readers.transfer_files(transfer_file) if transfer_file else []:
-        other = taken.get(path.stem, path)
-        if not path.samefile(other):
-            raise ValueError(
-                f"The transfer file {path} is called {path.stem!r} like {other}; ids would be "
-                "ambiguous. Rename it."
-            )
+    for role, flag, patterns in _given(transfer_file, augmented):
+        for path in readers.given_files(patterns, flag):
+            other = taken.setdefault(path.stem, path)
+            if not path.samefile(other):
+                raise ValueError(
+                    f"The {role} file {path} is called {path.stem!r} like {other}; ids would be "
+                    "ambiguous. Rename it."
+                )
 
 
 def _refuse_other_inputs(folder: str | pathlib.Path, inputs: Mapping[str, Any]) -> None:
@@ -316,7 +383,7 @@ def _cleared(folder: pathlib.Path) -> None:
 def _write_split(
     folder: pathlib.Path,
     name: str,
-    examples: Sequence[readers.Example],
+    examples: Collection[readers.Example],
     data: TaskData,
     tokenizer: Tokenizer,
     max_seq_length: int,
@@ -324,8 +391,16 @@ def _write_split(
 ) -> dict[str, Any]:
     """Writes the shards of a split; returns what `task.json` says of it."""
     truncation = features.Truncation()
+    labelled = 0
+
+    def counted() -> Iterator[readers.Example]:
+        nonlocal labelled
+        for one in examples:
+            labelled += one.label is not None
+            yield one
+
     stream = features.featurise(
-        examples, tokenizer, data.task_type, data.labels, max_seq_length, truncation
+        counted(), tokenizer, data.task_type, data.labels, max_seq_length, truncation
     )
     written = records.write_records(folder, name, stream, len(examples), num_shards)
     logging.info(
@@ -335,7 +410,7 @@ def _write_split(
     return {
         **dataclasses.asdict(written),
         "truncated": truncation.count,
-        "labelled": sum(example.label is not None for example in examples),
+        "labelled": labelled,
     }
 
 
@@ -355,4 +430,6 @@ def _reported(splits: Splits) -> str:
 
 
 def _languages(splits: Splits) -> list[str]:
-    return sorted({one.language for rows in splits.named().values() for one in rows})
+    # What was derived has the languages of what it derives from.
+    rows = (rows for name, rows in splits.named().items() if name != "augmented")
+    return sorted({one.language for some in rows for one in some})

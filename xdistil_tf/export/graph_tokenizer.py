@@ -130,10 +130,9 @@ class GraphTokenizer(tf.Module):
 
 
 def longest_first(first: tf.Tensor, second: tf.Tensor, room: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Lengths that two texts keep so that together they fit: the longer one is cut first.
+    """Lengths that two texts keep so that together they fit: `tokenization.kept_lengths`.
 
-    The rule of the `tokenizers` library: the shorter text keeps all as long as the other has at
-    least as much; else each gets half of the room, the second one the odd token.
+    The longer one is cut first; where both are cut the first one keeps the odd token.
 
     Args:
       first: int32 `[B]`, tokens of the first texts.
@@ -144,14 +143,12 @@ def longest_first(first: tf.Tensor, second: tf.Tensor, room: int) -> tuple[tf.Te
       A pair of int32 `[B]`.
     """
     shorter = tf.minimum(first, second)
-    cut = tf.where(shorter > room, shorter, tf.maximum(shorter, room - shorter))
-    halved = shorter + cut > room
-    shorter_kept = tf.where(halved, room // 2, shorter)
-    longer_kept = tf.where(halved, room // 2 + room % 2, cut)
+    halved = 2 * shorter > room
+    first_kept = tf.where(
+        halved, room - room // 2, tf.where(first < second, shorter, room - shorter)
+    )
+    second_kept = tf.where(halved, room // 2, room - first_kept)
     fits = first + second <= room
-    swapped = first > second
-    first_kept = tf.where(swapped, longer_kept, shorter_kept)
-    second_kept = tf.where(swapped, shorter_kept, longer_kept)
     return tf.where(fits, first, first_kept), tf.where(fits, second, second_kept)
 
 

@@ -52,7 +52,7 @@ class Encoder(PartedModel):
 
     def _build_head(self, config: dict, policy) -> None:
         head, width = config["head"], config["hidden_size"]
-        own_pooler = head["pooler"] == "tanh_pooler"
+        own_pooler = head["pooler"] in ("tanh_pooler", "tanh_relu")
         # Poolers and heads are tiny: float32 costs nothing and keeps logits exact.
         self.pooler = layers.Dense(width, width, "tanh", name="pooler") if own_pooler else None
         self.head_dense = self.head_output = self.masked_lm = self.next_sentence = None
@@ -207,7 +207,9 @@ class Encoder(PartedModel):
 
     def _logits(self, vectors, training, seed):
         pooler = self.config["head"]["pooler"]
-        if pooler != "relu_dense":
+        if pooler == "tanh_relu":
+            vectors = tf.nn.relu(vectors)
+        elif pooler != "relu_dense":
             vectors = self.head_dropout(vectors, training, seed)
         if self.head_dense is not None:
             vectors = self.head_inner_dropout(self.head_dense(vectors), training, seed)

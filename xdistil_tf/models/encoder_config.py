@@ -41,7 +41,8 @@ def complete_config(config: Mapping) -> dict:
     Keys are those of Hugging Face's BERT, whatever the family, and `head`:
     `{"kind": "classification" | "regression" | "tagging" | "pretraining" | None, "num_labels",
     "pooler", "next_sentence"}`. `pooler` is the family's own (`tanh_pooler`, `roberta_dense`,
-    `relu_dense`, `electra_dense`), or `none`: the head reads position 0 itself.
+    `relu_dense`, `electra_dense`), or `none`: the head reads position 0 itself; BERT's may also be
+    `tanh_relu`, TinyBERT's: the head reads `relu(tanh_pooler(position 0))`, without dropout.
 
     Returns:
       A plain dict with every key; unknown keys are left out.
@@ -148,10 +149,16 @@ def _complete_head(head: Mapping, family: str) -> dict:
     own, kind = FAMILIES[family].pooler, head["kind"]
     if kind not in _KINDS:
         raise ValueError(f"Unknown head kind. Expected one of {_KINDS}. Received: {kind!r}.")
-    if head["pooler"] not in (own, "none", None):
+    known = [own, "none", *(["tanh_relu"] if own == "tanh_pooler" else [])]
+    if head["pooler"] not in (*known, None):
         raise ValueError(
-            f"Invalid head pooler. Expected {own!r} (of {family}) or 'none'. "
+            f"Invalid head pooler. Expected one of {known} (of {family}). "
             f"Received: {head['pooler']!r}."
+        )
+    if head["pooler"] == "tanh_relu" and kind not in ("classification", "regression"):
+        raise ValueError(
+            "Invalid head pooler. Expected 'tanh_relu' of a classification or regression head. "
+            f"Received: kind={kind!r}."
         )
     if head["next_sentence"] and (kind != "pretraining" or own != "tanh_pooler"):
         raise ValueError("Invalid head: next_sentence=True needs kind='pretraining' and BERT.")
@@ -212,7 +219,7 @@ def _num_labels(raw: Mapping, shapes: Mapping) -> int:
 
 def _architecture(family: str, head: Mapping) -> str:
     stem, kind = _CLASS_STEMS[family], head["kind"]
-    if kind in ("classification", "regression") and head["pooler"] == "none":
+    if kind in ("classification", "regression") and head["pooler"] in ("none", "tanh_relu"):
         kind = None  # PyTorch users have no class for such a head; the body loads.
     if kind == "pretraining" and head["next_sentence"]:
         return f"{stem}ForPreTraining"

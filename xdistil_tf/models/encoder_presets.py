@@ -43,6 +43,12 @@ def copied_layers(
         layers_from = [(i, layer) for i, layer in enumerate(layers_from, start=1)]
     # Attention has no layer 0, as blocks have none.
     pairs = layer_maps.resolve(layers_from, student_layers, teacher_layers, "attention")
+    if len(pairs) != student_layers:
+        raise ValueError(
+            f"model.layers_from gives {len(pairs)} of the student's {student_layers} layers a "
+            f"layer of the teacher's {teacher_layers}. Expected fewer layers than the teacher, or "
+            "a list with one for each."
+        )
     return tuple(teacher for _, teacher in pairs)
 
 

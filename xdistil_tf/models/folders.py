@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xdistil_tf import files, model_places
-from xdistil_tf.models import bilstm, encoder_config, pretrained
+from xdistil_tf.models import bilstm, encoder_config, pretrained, projected
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +65,17 @@ def load_model(folder: files.Path, precision: str = "float32"):
 
 
 def save_model(model, folder: files.Path, labels: Sequence[str] | None = None) -> None:
-    """Writes `config.json` and `model.safetensors` into a model folder."""
+    """Writes `config.json` and `model.safetensors` into a model folder.
+
+    Width projections, which only training uses, become a file of their own.
+    """
     if is_bilstm_config(model.config):
         bilstm.save_bilstm(model, folder)
-    else:
-        pretrained.save_encoder(model, str(folder), labels=labels)
+        return
+    if isinstance(model, projected.ProjectedEncoder):
+        projected.save_projections(model, folder)
+        model = model.encoder
+    pretrained.save_encoder(model, str(folder), labels=labels)
 
 
 def is_bilstm(folder: files.Path) -> bool:

@@ -102,11 +102,18 @@ class Dense(_Layer):
     """`activation(inputs @ kernel + bias)` of a matrix `[rows, input_dim]`."""
 
     def __init__(
-        self, input_dim: int, units: int, act: str | None = None, *, name: str, dtype=None
+        self,
+        input_dim: int,
+        units: int,
+        act: str | None = None,
+        *,
+        bias: bool = True,
+        name: str,
+        dtype=None,
     ):
         super().__init__(name, dtype)
         self.kernel = self._weight("kernel", (input_dim, units))
-        self.bias = self._weight("bias", (units,))
+        self.bias = self._weight("bias", (units,)) if bias else None
         self.activation = activation(act) if act else None
 
     def call(
@@ -115,10 +122,12 @@ class Dense(_Layer):
         """`columns` computes some of the units only."""
         inputs = tf.cast(inputs, self.compute_dtype)
         kernel = tf.cast(self.kernel, self.compute_dtype)
-        bias = tf.cast(self.bias, self.compute_dtype)
         if columns is not None:
-            kernel, bias = kernel[:, columns], bias[columns]
-        outputs = tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
+            kernel = kernel[:, columns]
+        outputs = tf.matmul(inputs, kernel)
+        if self.bias is not None:
+            bias = tf.cast(self.bias, self.compute_dtype)
+            outputs = tf.nn.bias_add(outputs, bias if columns is None else bias[columns])
         if training and self.activation is tf.nn.gelu:
             # oneDNN fuses tf.nn.gelu into the product, but not where a gradient needs its input.
             return _gelu_for_training(outputs)

@@ -202,7 +202,7 @@ def test_parts_that_nobody_vouches_for_are_not_used(text, tmp_path):
 
 
 def test_more_shards_than_documents_is_an_error_whose_cure_works(text, tmp_path):
-    with pytest.raises(ValueError, match="--num_shards=41, but only 40 documents"):
+    with pytest.raises(ValueError, match="--num_shards=41, but documents: 40"):
         prepare_corpus(str(text), tmp_path / "out", Options(num_shards=41), 1)
     assert prepare_corpus(str(text), tmp_path / "out", Options(num_shards=40), 1)
 

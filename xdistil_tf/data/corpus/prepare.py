@@ -206,8 +206,8 @@ class Job:
                 f"{tally.dropped_by_reason()}. Check --input and --input_format."
             )
         raise ValueError(
-            f"More shards than documents: --num_shards={self.options.num_shards}, but only "
-            f"{tally.documents} documents. Set --num_shards to {tally.documents} or less."
+            f"More shards than documents: --num_shards={self.options.num_shards}, but "
+            f"documents: {tally.documents}. Set --num_shards to {tally.documents} or less."
         )
 
     def finish(self, tally: parts.Tally, shards: list[dict[str, Any]]) -> dict[str, Any]:

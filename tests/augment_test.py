@@ -1,0 +1,312 @@
+"""The whole of augmentation: rows, pairs, what is left out, going on, bad input."""
+
+import collections
+
+import pytest
+
+from tests.small_task import encoder_folder, write_lines
+from xdistil_tf import augment, files
+from xdistil_tf.augment import Settings
+from xdistil_tf.data import readers
+from xdistil_tf.data.layouts import Columns
+from xdistil_tf.data.task_records import Options, create_task_records
+from xdistil_tf.interruption import Interrupted, Interruption
+
+pytest_plugins = ["tests.small_task"]
+
+SETTINGS = Settings(rounds=3, candidates=4, replace_prob=0.5)
+
+
+@pytest.fixture(scope="module")
+def masked_lm(small, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("masked_lm")
+    return encoder_folder(folder, small.tokenizer, {"kind": "pretraining"}, initializer_range=0.3)
+
+
+@pytest.fixture(scope="module")
+def made(small, masked_lm, tmp_path_factory):
+    path = tmp_path_factory.mktemp("made") / "train_aug.tsv"
+    return path, augment.augment(small.task_dir, "classification", masked_lm, path, SETTINGS)
+
+
+def rows(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [dict(zip(lines[0].split("\t"), line.split("\t"), strict=True)) for line in lines[1:]]
+
+
+def test_every_example_stands_there_with_what_it_becomes(small, made):
+    path, manifest = made
+    found = rows(path)
+    originals = [one for one in found if not one["rules"]]
+    train = readers.read_task(small.task_dir, "classification").splits["train"]
+    texts = {one.text for one in train}
+    assert {one["text"] for one in originals} <= texts
+    assert len(found) > 2 * len(originals)
+    assert len({one["text"] for one in found}) == len(found) == manifest["rows"]
+    by_id = {one.id: one for one in train}
+    for one in found:
+        source = by_id[one["source_id"]]
+        assert one["label"] == source.label and len(one["text"].split()) == len(source.text.split())
+        assert (one["rules"] == "tinybert") == ("/a" in one["id"])
+
+
+def test_the_same_seed_gives_the_same_file_and_another_another(small, masked_lm, made, tmp_path):
+    again, other = tmp_path / "again.tsv", tmp_path / "other.tsv"
+    augment.augment(small.task_dir, "classification", masked_lm, again, SETTINGS)
+    assert again.read_bytes() == made[0].read_bytes()
+    changed = Settings(rounds=3, candidates=4, replace_prob=0.5, seed=2)
+    augment.augment(small.task_dir, "classification", masked_lm, other, changed)
+    assert other.read_bytes() != made[0].read_bytes()
+
+
+def test_a_finished_file_is_left_as_it_is(small, masked_lm, made):
+    before = made[0].stat().st_mtime_ns
+    manifest = augment.augment(small.task_dir, "classification", masked_lm, made[0], SETTINGS)
+    assert manifest == made[1] and made[0].stat().st_mtime_ns == before
+    assert files.read_json(made[0].with_name("train_aug.tsv.json")) == manifest
+    assert not made[0].with_name("train_aug.tsv.work").exists()
+
+
+def test_a_call_that_was_stopped_asks_no_text_twice(small, masked_lm, made, tmp_path, monkeypatch):
+    monkeypatch.setattr(augment, "_CHUNK", 50)
+    asked, original = [], augment.candidates_lib.find_candidates
+
+    def counted(texts, *arguments):
+        asked.extend(one.text for one in texts)
+        stop.requested = True
+        return original(texts, *arguments)
+
+    monkeypatch.setattr(augment.candidates_lib, "find_candidates", counted)
+    stop, path = Interruption(), tmp_path / "aug.tsv"
+    arguments = (small.task_dir, "classification", masked_lm, path, SETTINGS)
+    with pytest.raises(Interrupted, match="candidates that were found are kept"):
+        augment.augment(*arguments, interruption=stop)
+    assert len(asked) == 50 and not path.exists()
+    augment.augment(*arguments)
+    assert len(asked) == len(set(asked)) == made[1]["texts"]
+    assert path.read_bytes() == made[0].read_bytes()
+
+
+class Crash(Exception):
+    """Stands for SIGKILL."""
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "calls"),
+    [("candidates_lib", "find_candidates", 2), ("rounds", "augmented_texts", 70)],
+)
+def test_a_crash_leaves_no_half_written_file_and_the_next_call_goes_on(
+    small, masked_lm, made, tmp_path, monkeypatch, module, function, calls
+):
+    monkeypatch.setattr(augment, "_CHUNK", 50)
+    owner, left = getattr(augment, module), [calls]
+    original = getattr(owner, function)
+
+    def crash(*arguments):
+        left[0] -= 1
+        if not left[0]:
+            raise Crash
+        return original(*arguments)
+
+    path = tmp_path / "aug.tsv"
+    arguments = (small.task_dir, "classification", masked_lm, path, SETTINGS)
+    monkeypatch.setattr(owner, function, crash)
+    with pytest.raises(Crash):
+        augment.augment(*arguments)
+    assert not path.exists() and not path.with_name("aug.tsv.json").exists()
+    augment.augment(*arguments)
+    assert path.read_bytes() == made[0].read_bytes()
+
+
+def test_what_said_how_an_earlier_file_was_made_goes_before_the_file(
+    small, masked_lm, tmp_path, monkeypatch
+):
+    path = tmp_path / "aug.tsv"
+    arguments = (small.task_dir, "classification", masked_lm, path)
+    augment.augment(*arguments, SETTINGS)
+    monkeypatch.setattr(augment.files, "write_json", lambda *_: (_ for _ in ()).throw(Crash))
+    work = path.with_name("aug.tsv.work")
+    monkeypatch.setattr(augment, "_work", lambda *_: work)
+    other = Settings(rounds=1, candidates=4)
+    monkeypatch.setattr(augment._Asked, "write_candidates", lambda *_: None)
+    monkeypatch.setattr(augment, "Found", lambda *_: collections.defaultdict(dict))
+    with pytest.raises(Crash):
+        augment.augment(*arguments, other)
+    assert path.exists() and not path.with_name("aug.tsv.json").exists()
+
+
+@pytest.fixture
+def pairs(small, tmp_path):
+    train = rows_of_text(small)
+    folder = tmp_path / "pairs"
+    write_lines(
+        folder / "train.tsv",
+        ["text\ttext_b\tlabel", *(f'{a}\t"{b}" x\t{n % 2}' for n, (a, b) in enumerate(train))],
+    )
+    write_lines(folder / "dev.tsv", ["text\ttext_b\tlabel", f'{train[0][0]}\t"{train[0][1]}" x\t0'])
+    return folder
+
+
+def rows_of_text(small):
+    train = readers.read_task(small.task_dir, "classification").splits["train"]
+    texts = list(dict.fromkeys(one.text for one in train))
+    return list(zip(texts[:8], texts[8:16], strict=True))
+
+
+def test_of_a_pair_one_text_varies_and_quotes_stay(small, masked_lm, pairs, tmp_path):
+    path = tmp_path / "aug.tsv"
+    manifest = augment.augment(pairs, "classification", masked_lm, path, SETTINGS)
+    sources = rows_of_text(small)
+    for one in rows(path):
+        a, b = sources[int(one["source_id"].split(":")[1]) - 1]
+        changed = (one["text"] != a, one["text_b"] != f'"{b}" x')
+        assert changed == ("/a" in one["id"], "/b" in one["id"])
+        assert one["text_b"].startswith('"')
+    assert manifest["dropped"]["overlap"] == 1  # The first pair stands in dev.
+
+
+def test_what_derives_from_held_out_texts_does_not_train(small, made, tmp_path):
+    info = create_task_records(
+        small.task_dir, "classification", small.tokenizer, tmp_path / "records", None,
+        Options(max_seq_length=32, heldout_rows=40, num_shards=1), augmented=str(made[0]),
+    )  # fmt: skip
+    heldout = {one.split(b":")[1] for one in small.records("heldout").ids}
+    sources = {
+        number: one["source_id"].split(":")[1].encode()
+        for number, one in enumerate(rows(made[0]), start=1)
+    }
+    from xdistil_tf.data.record_set import RecordSet
+
+    records = RecordSet(info.pattern("augmented"))
+    assert len(records) == info.splits["augmented"]["records"] > 100
+    used = {sources[int(one.split(b":")[1])] for one in records.ids}
+    assert not used & heldout
+    assert info.dropped["augmented_heldout"] > 0
+    assert len(records) + sum(
+        count for name, count in info.dropped.items() if name.startswith("augmented_")
+    ) == len(sources)
+
+
+def test_drawn_labels_do_not_tell_those_of_others(small, made, tmp_path):
+    info = create_task_records(
+        small.task_dir, "classification", small.tokenizer, tmp_path / "records", None,
+        Options(max_seq_length=32, heldout_rows=4, labels_per_class=5), augmented=str(made[0]),
+    )  # fmt: skip
+    augmented = info.splits["augmented"]
+    assert 0 < augmented["labelled"] < augmented["records"] / 2
+
+
+def test_a_file_of_another_train_is_refused(small, masked_lm, pairs, made, tmp_path):
+    path = tmp_path / "aug.tsv"
+    augment.augment(pairs, "classification", masked_lm, path, SETTINGS)
+    arguments = ("classification", small.tokenizer, tmp_path / "records")
+    with pytest.raises(ValueError, match="aug.tsv was made from another train.tsv.*Make it anew"):
+        create_task_records(small.task_dir, *arguments, augmented=str(path))
+    path.with_name("aug.tsv.json").unlink()
+    header = "\t".join(augment.HEADER)
+    write_lines(path, [header, "x\tthe soup\t\t\ttrain:123456\ttinybert"])
+    with pytest.raises(ValueError, match="aug.tsv line 2 derives from 'train:123456'"):
+        create_task_records(small.task_dir, *arguments, augmented=str(path))
+
+
+def test_a_text_that_is_reported_on_is_not_varied(small, masked_lm, made, tmp_path):
+    train = readers.read_task(small.task_dir, "classification").splits["train"]
+    folder = tmp_path / "task"
+    rows_of_train = [f"{one.text}\t{one.label}" for one in train[:6]]
+    write_lines(folder / "train.tsv", ["text\tlabel", *rows_of_train])
+    write_lines(folder / "dev.tsv", ["text\tlabel", rows_of_train[0]])
+    path = tmp_path / "aug.tsv"
+    manifest = augment.augment(folder, "classification", masked_lm, path, SETTINGS)
+    assert manifest["dropped"]["overlap"] == 1
+    assert "train:1" not in {one["source_id"] for one in rows(path)}
+    # Nor does a row of others that derives from it train.
+    header = "\t".join(augment.HEADER)
+    path.with_name("aug.tsv.json").unlink()
+    write_lines(
+        path,
+        [header, *(f"{n}\tnew {n}\t\t{train[0].label}\ttrain:{n}\tx" for n in range(1, 7))],
+    )
+    info = create_task_records(
+        folder, "classification", small.tokenizer, tmp_path / "records", None,
+        Options(max_seq_length=32, heldout_rows=1), augmented=str(path),
+    )  # fmt: skip
+    assert info.dropped["augmented_overlap"] == 1
+
+
+GLUE_ROWS = {
+    "sst-2": ("sentence\tlabel", "{text}\t1"),
+    "cola": (None, "gj04\t1\t\t{text}"),
+    "mrpc": ("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", "1\t1\t2\t{text}\t{text} too"),
+    "mnli": ("index\tsentence1\tsentence2\tgold_label", "0\t{text}\t{text} too\tneutral"),
+    "sts-b": ("index\tsentence1\tsentence2\tscore", "0\t{text}\t{text} too\t2.5"),
+}
+
+
+@pytest.mark.parametrize("task", GLUE_ROWS)
+def test_tasks_of_glue_take_what_was_made_of_them(small, masked_lm, tmp_path, task):
+    texts = [
+        one.text for one in readers.read_task(small.task_dir, "classification").splits["train"]
+    ]
+    header, row = GLUE_ROWS[task]
+    lines = [row.format(text=text) for text in list(dict.fromkeys(texts))[:6]]
+    write_lines(tmp_path / "task" / "train.tsv", [*([header] if header else []), *lines])
+    path = tmp_path / "aug.tsv"
+    made = augment.augment(tmp_path / "task", task, masked_lm, path, SETTINGS)
+    info = create_task_records(
+        tmp_path / "task", task, small.tokenizer, tmp_path / "records", None,
+        Options(max_seq_length=32, heldout_rows=1), augmented=str(path),
+    )  # fmt: skip
+    augmented = info.splits["augmented"]
+    assert made["rows"] > 6 and augmented["labelled"] == augmented["records"] > 6
+
+
+def test_breaks_in_cells_of_json_do_not_break_rows(small, masked_lm, tmp_path):
+    folder, path = tmp_path / "task", tmp_path / "aug.tsv"
+    write_lines(folder / "train.jsonl", ['{"text": "the\\tsoup\\nwas good", "label": "a"}'] * 2)
+    augment.augment(folder, "classification", masked_lm, path, SETTINGS)
+    assert rows(path)[0]["text"] == "the soup was good"
+
+
+def test_neighbours_come_from_the_file_of_vectors(small, masked_lm, tmp_path):
+    folder, path = tmp_path / "task", tmp_path / "aug.tsv"
+    write_lines(folder / "train.tsv", ["text\tlabel", "zzxqj zzxqj\ta"])
+    write_lines(tmp_path / "v.txt", ["zzxqj 1.0 0.0", "stew 1.0 0.1", "far -1.0 0.0"])
+    settings = Settings(rounds=20, candidates=1)
+    augment.augment(
+        folder, "classification", masked_lm, path, settings, word_vectors=tmp_path / "v.txt"
+    )
+    assert {one["text"] for one in rows(path)} == {
+        "zzxqj zzxqj", "stew zzxqj", "zzxqj stew", "stew stew",
+    }  # fmt: skip
+
+
+def test_a_file_has_at_most_the_examples_times_columns_times_rounds_and_one(made):
+    assert made[1]["rows"] <= made[1]["examples"] * (SETTINGS.rounds + 1)
+
+
+def test_other_columns_make_another_file(small, masked_lm, tmp_path):
+    folder, path = tmp_path / "task", tmp_path / "aug.tsv"
+    write_lines(folder / "train.tsv", ["one\ttwo\tlabel", "the soup\tthe tea\ta"])
+    for name in ("one", "two"):
+        augment.augment(
+            folder, "classification", masked_lm, path, SETTINGS, columns=Columns(text=name)
+        )
+    assert rows(path)[0]["text"] == "the tea"
+
+
+def test_bad_input_is_one_line(small, masked_lm, tmp_path):
+    arguments = (small.task_dir, "classification")
+    with pytest.raises(ValueError, match="no masked-LM head to ask. Expected a model pretrained"):
+        augment.augment(*arguments, small.teacher, tmp_path / "a.tsv", SETTINGS)
+    with pytest.raises(FileNotFoundError, match="none.txt"):
+        augment.augment(*arguments, masked_lm, tmp_path / "a.tsv", SETTINGS, tmp_path / "none.txt")
+    with pytest.raises(ValueError, match="above 0 and at most 1. Received: 0"):
+        Settings(replace_prob=0)
+    with pytest.raises(ValueError, match="at least 1. Received: rounds=0"):
+        Settings(rounds=0)
+    header = "\t".join(augment.HEADER)
+    write_lines(tmp_path / "bad.tsv", [header, "x\tthe soup\t\tno label\ttrain:1\ttinybert"])
+    with pytest.raises(ValueError, match="bad.tsv line 2: expected a label of"):
+        create_task_records(
+            *arguments, small.tokenizer, tmp_path / "r", None, augmented=str(tmp_path / "bad.tsv")
+        )

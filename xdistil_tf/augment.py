@@ -1,0 +1,446 @@
+"""Augments the train examples of a task; the file that `distill --augmented` takes.
+
+```
+task folder -> texts, each once -> candidates, chunk by chunk -> rounds -> one TSV and its manifest
+```
+
+A killed call goes on at the chunk that was not finished.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from xdistil_tf import files, versions
+from xdistil_tf.data import readers
+from xdistil_tf.data.augmentation import candidates as candidates_lib
+from xdistil_tf.data.augmentation import rounds, vectors, words
+from xdistil_tf.data.layouts import USUAL_COLUMNS, Columns
+from xdistil_tf.data.pretraining.vocabulary import Vocabulary
+from xdistil_tf.data.readers import Example, TaskData
+from xdistil_tf.data.split import text_key
+from xdistil_tf.data.tokenization import Tokenizer, find_tokenizer, load_tokenizer
+from xdistil_tf.interruption import Interrupted, Interruption
+from xdistil_tf.models import folders, pretrained
+
+FORMAT = 1
+HEADER = ("id", "text", "text_b", "label", "source_id", "rules")
+# Rounds of each task as published; the paper says 20 for all.
+ROUNDS = {"sst-2": 20, "qnli": 20, "qqp": 10, "mnli": 10}
+_ROUNDS = 30
+_CHUNK = 1024  # Texts whose candidates are found, and kept, together.
+_PUBLISHED_ROWS = 100_000  # Of the word vectors that the released code looks at.
+_BREAKS = re.compile(r"[\t\r\n]+")
+
+Candidates = dict[int, tuple[str, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The flags of `augment` of the same names; docs/tinybert.md, section 6.
+
+    Attributes:
+      rounds: `None`: by task.
+    """
+
+    method: str = "tinybert"
+    rounds: int | None = None
+    candidates: int = 15
+    replace_prob: float = 0.4
+    batch_tokens: int = 8192
+    as_published: bool = False
+    seed: int = 1
+
+    def __post_init__(self):
+        if self.method != "tinybert":
+            raise ValueError(f"Unknown method. Expected 'tinybert'. Received: {self.method!r}.")
+        if (self.rounds is not None and self.rounds < 1) or self.candidates < 1:
+            raise ValueError(
+                "Expected rounds and candidates of at least 1. Received: "
+                f"rounds={self.rounds}, candidates={self.candidates}."
+            )
+        if not 0 < self.replace_prob <= 1:
+            raise ValueError(
+                f"Expected replace_prob above 0 and at most 1. Received: {self.replace_prob}."
+            )
+
+
+def augment(
+    task_dir: files.Path,
+    task: str,
+    masked_lm: str,
+    output_file: files.Path,
+    settings: Settings = Settings(),
+    word_vectors: files.Path | None = None,
+    columns: Columns = USUAL_COLUMNS,
+    max_bad_rows: int = 0,
+    interruption: Interruption | None = None,
+) -> dict[str, Any]:
+    """Writes augmented examples and, last of all, `<output_file>.json`.
+
+    Nothing is done if that says that the file was made from the same.
+
+    Args:
+      task_dir, task, columns, max_bad_rows: As `read_task` takes them.
+      masked_lm: Model folder with a masked-LM head.
+      output_file: A headed TSV: `id text text_b label source_id rules`.
+      settings: How.
+      word_vectors: GloVe text; `None`: the word embeddings of the masked LM.
+      interruption: Asked after each chunk of texts whether to stop.
+
+    Returns:
+      The content of the manifest; its `seconds` are those of the call that finished.
+
+    Raises:
+      FileNotFoundError, ValueError: If task, model or vectors are missing or do not fit.
+      Interrupted: If a stop was asked for; chunks that are complete stay.
+    """
+    began = time.monotonic()
+    if readers.task_name(task) == "tagging":
+        raise ValueError("Tags belong to words, which would change. Expected a task of sentences.")
+    data = readers.read_task(task_dir, task, columns, max_bad_rows)
+    file_vectors = vectors.FileVectors(word_vectors) if word_vectors else None
+    settings = dataclasses.replace(
+        settings, rounds=settings.rounds or ROUNDS.get(data.task, _ROUNDS)
+    )
+    folder, output = folders.find(masked_lm), pathlib.Path(output_file)
+    tokenizer = load_tokenizer(find_tokenizer(folder))
+    made_from = _made_from(data, folder, tokenizer, word_vectors, settings)
+    basis = {"columns": dataclasses.asdict(columns), "max_bad_rows": max_bad_rows, "chunk": _CHUNK}
+    manifest, wanted = manifest_path(output), files.fingerprint(made_from | basis)
+    earlier = files.read_json(manifest) if manifest.is_file() else {}
+    if earlier.get("fingerprint") == wanted and output.is_file():
+        logging.info("%s is up to date.", output)
+        return earlier
+    asked = _Asked(tokenizer, folder, file_vectors, settings)
+    work, stop = _work(output, wanted), interruption or Interruption()
+    examples = [_on_one_line(one) for one in data.splits["train"]]
+    unique = _unique_texts(examples)
+    asked.write_candidates(unique, work, stop)
+    manifest.unlink(missing_ok=True)  # It would speak of another file from here on.
+    counts = _write(output, data, examples, Found(work, unique), tokenizer, settings, stop)
+    content = {
+        **made_from,
+        "examples": len(examples),
+        "texts": len(unique),
+        **counts,
+        "fingerprint": wanted,
+        "seconds": round(time.monotonic() - began, 1),
+        "versions": versions.environment(),
+    }
+    files.write_json(manifest, content)
+    shutil.rmtree(work)
+    return content
+
+
+def _made_from(
+    data: TaskData,
+    folder: str,
+    tokenizer: Tokenizer,
+    word_vectors: files.Path | None,
+    settings: Settings,
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "method": settings.method,
+        "task": data.task,
+        "settings": dataclasses.asdict(settings),
+        "inputs": {path.name: files.file_fingerprint(path) for path in data.files},
+        "masked_lm": pretrained.weights_fingerprint(folder),
+        "tokenizer": tokenizer.fingerprint,
+        "word_vectors": files.file_fingerprint(word_vectors) if word_vectors else None,
+    }
+
+
+def _work(output: pathlib.Path, wanted: str) -> pathlib.Path:
+    """Where chunks are kept until the file is complete; begun anew for anything else."""
+    work = output.with_name(f"{output.name}.work")
+    begun = work / "begun.json"
+    if not begun.is_file() or files.read_json(begun).get("fingerprint") != wanted:
+        shutil.rmtree(work, ignore_errors=True)
+        files.write_json(begun, {"fingerprint": wanted})
+    return work
+
+
+def _on_one_line(example: Example) -> Example:
+    """Cells of CSV and JSON may hold what ends a cell of TSV."""
+    text_b = None if example.text_b is None else _BREAKS.sub(" ", example.text_b)
+    return dataclasses.replace(example, text=_BREAKS.sub(" ", example.text), text_b=text_b)
+
+
+def _unique_texts(examples: Sequence[Example]) -> list[str]:
+    """Every text once, in the order of the file: premises and questions stand there often."""
+    texts: dict[str, None] = {}
+    for one in examples:
+        texts[one.text] = None
+        if one.text_b is not None:
+            texts[one.text_b] = None
+    return list(texts)
+
+
+class _Asked:
+    """Masked LM and word vectors, asked about texts."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        folder: str,
+        file_vectors: vectors.FileVectors | None,
+        settings: Settings,
+    ):
+        self._tokenizer, self._settings = tokenizer, settings
+        self._vocabulary = Vocabulary.of(tokenizer)
+        self._vocabulary.require_mask(1.0)
+        self._model = _load_masked_lm(folder, tokenizer)
+        self._options = candidates_lib.Options(
+            count=settings.candidates,
+            max_length=min(512, folders.longest_input(self._model.config) or 512),
+            batch_tokens=settings.batch_tokens,
+            as_published=settings.as_published,
+        )
+        self._wordlist = candidates_lib.Wordlist(tokenizer, self._vocabulary, settings.as_published)
+        self._file_vectors = file_vectors
+
+    def write_candidates(
+        self, texts: Sequence[str], work: pathlib.Path, interruption: Interruption
+    ) -> None:
+        """Of each text, chunk by chunk; what was found before is not asked for again."""
+        masked_lm = masked_lm_function(
+            self._model, self._wordlist.allowed, self._settings.candidates + 1
+        )
+        neighbours = self._neighbours(texts, work, interruption)
+        for number, start in enumerate(range(0, len(texts), _CHUNK)):
+            path = _chunk_path(work, number)
+            if not path.is_file():
+                chunk = words.read_texts(self._tokenizer, texts[start : start + _CHUNK])
+                made = candidates_lib.find_candidates(
+                    chunk, masked_lm, neighbours, self._wordlist, self._vocabulary, self._options
+                )
+                with files.replaced_file(path, "w") as handle:
+                    handle.writelines(json.dumps(one) + "\n" for one in made)
+                logging.info(
+                    "Candidates of %d of %d texts.", min(start + _CHUNK, len(texts)), len(texts)
+                )
+            _check(interruption)
+
+    def _neighbours(
+        self, texts: Sequence[str], work: pathlib.Path, interruption: Interruption
+    ) -> dict[str, list[str]]:
+        """Of words of several pieces, in lower case."""
+        path = work / "neighbours.json"
+        if not path.is_file():
+            wanted: set[str] = set()
+            for start in range(0, len(texts), _CHUNK):
+                chunk = words.read_texts(self._tokenizer, texts[start : start + _CHUNK])
+                wanted |= candidates_lib.several_pieces(chunk)
+            logging.info("Neighbours of %d words of several pieces.", len(wanted))
+            files.write_json(path, self._nearest(wanted, interruption))
+        return files.read_json(path)
+
+    def _nearest(self, wanted: set[str], interruption: Interruption) -> dict[str, tuple[str, ...]]:
+        published = self._settings.as_published
+        if self._file_vectors is not None:
+            table = self._file_vectors
+            queries = table.of(wanted)
+        else:
+            matrix = self._model.embedding.word.numpy()
+            whole = np.flatnonzero(self._wordlist.allowed[: len(matrix)])
+            table = vectors.TableVectors(
+                [self._wordlist.text(int(one)) for one in whole], matrix[whole]
+            )
+            queries = {
+                one.text: matrix[list(one.ids)].mean(0)
+                for one in words.read_texts(self._tokenizer, sorted(wanted))
+                if one.ids
+            }
+        return vectors.nearest(
+            queries,
+            _checked(table.blocks(_PUBLISHED_ROWS if published else None), interruption),
+            self._settings.candidates,
+            (lambda word: True) if published else str.isalpha,
+        )
+
+
+def _load_masked_lm(folder: str, tokenizer: Tokenizer):
+    """The model.
+
+    Raises:
+      ValueError: If it has no masked-LM head, or fewer words than the tokenizer.
+    """
+    model = folders.load_model(folder)
+    if "masked_lm_logits" not in model.available:
+        raise ValueError(
+            f"{folder} has no masked-LM head to ask. Expected a model pretrained by masked "
+            f"language modelling. Received: a head of kind {folders.head_kind(folder)!r}."
+        )
+    if model.config["vocab_size"] < tokenizer.vocab_size:
+        raise ValueError(
+            f"{folder} has {model.config['vocab_size']} words, its tokenizer "
+            f"{tokenizer.vocab_size}. Expected a tokenizer of the model."
+        )
+    return model
+
+
+def _checked(blocks: vectors.Blocks, interruption: Interruption) -> vectors.Blocks:
+    for block in blocks:
+        _check(interruption)
+        yield block
+
+
+def _check(interruption: Interruption) -> None:
+    if interruption.requested:
+        raise Interrupted("Stopped; candidates that were found are kept.")
+
+
+def manifest_path(output_file: files.Path) -> pathlib.Path:
+    """What says how a file was made."""
+    output = pathlib.Path(output_file)
+    return output.with_name(f"{output.name}.json")
+
+
+def _chunk_path(work: pathlib.Path, number: int) -> pathlib.Path:
+    return work / f"candidates-{number:05d}.jsonl"
+
+
+class Found:
+    """Candidates by text, read line by line as they are needed: all of them may fill memory."""
+
+    def __init__(self, work: pathlib.Path, texts: Sequence[str]):
+        self._places = {text: number for number, text in enumerate(texts)}
+        self._work = work
+        self._begins = np.zeros(len(texts), np.int64)  # Of the line of each text in its chunk.
+        for number, start in enumerate(range(0, len(texts), _CHUNK)):
+            with open(_chunk_path(work, number), "rb") as handle:
+                sizes = np.array([len(line) for line in handle])
+            self._begins[start : start + _CHUNK] = np.cumsum(sizes) - sizes
+
+    def __getitem__(self, text: str) -> Candidates:
+        place = self._places[text]
+        with open(_chunk_path(self._work, place // _CHUNK), "rb") as handle:
+            handle.seek(self._begins[place])
+            return {int(k): tuple(v) for k, v in json.loads(handle.readline()).items()}
+
+
+def masked_lm_function(model, allowed: np.ndarray, count: int) -> candidates_lib.MaskedLm:
+    """The most probable allowed words at one place of each row, computed in the graph.
+
+    Args:
+      model: With a masked-LM head.
+      allowed: bool, at most one for each word of the model.
+      count: How many; fewer where the vocabulary has no more.
+    """
+    size = model.config["vocab_size"]
+    padded = np.zeros(size, bool)
+    padded[: len(allowed)] = allowed
+    out = tf.constant(np.where(padded, 0.0, -1e9), tf.float32)
+    count = min(count, size)
+    rows = tf.TensorSpec([None, None], tf.int32)
+    one = tf.TensorSpec([None], tf.int32)
+
+    @tf.function(input_signature=[rows, rows, one, one])
+    def step(input_ids, segment_ids, lengths, positions):
+        features = {
+            "input_ids": input_ids,
+            "input_mask": tf.sequence_mask(lengths, tf.shape(input_ids)[1], tf.int32),
+            "segment_ids": segment_ids,
+            "masked_lm_positions": positions[:, tf.newaxis],
+        }
+        given = model(features, training=False, request={"masked_lm_logits": None})
+        scores = tf.cast(given["masked_lm_logits"][:, 0], tf.float32) + out
+        return tf.math.top_k(scores, count).indices
+
+    return lambda *arrays: step(*map(tf.constant, arrays)).numpy()
+
+
+def _write(
+    output: pathlib.Path,
+    data: TaskData,
+    examples: Sequence[Example],
+    found: Found,
+    tokenizer: Tokenizer,
+    settings: Settings,
+    interruption: Interruption,
+) -> dict[str, Any]:
+    """Writes the rows; returns how many, and how many were left out.
+
+    About 110 bytes a row are kept in memory, to know what stands there already.
+    """
+    reported = {
+        text_key(one) for name, split in data.splits.items() if name != "train" for one in split
+    }
+    seen: set[bytes] = set()
+    dropped = {"duplicate": 0, "overlap": 0}
+    with files.replaced_file(output, "w") as handle:
+        handle.write("\t".join(HEADER) + "\n")
+        for start in range(0, len(examples), _CHUNK):
+            _check(interruption)
+            for one, rows in _rows(examples[start : start + _CHUNK], found, tokenizer, settings):
+                if text_key(one) in reported:  # And so does all that derives from it.
+                    dropped["overlap"] += 1
+                    continue
+                for row in rows:
+                    key = text_key(row.example)
+                    if key in reported or key in seen:
+                        dropped["overlap" if key in reported else "duplicate"] += 1
+                        continue
+                    seen.add(key)
+                    handle.write(row.line())
+            logging.info("Rows of %d of %d examples.", start + _CHUNK, len(examples))
+    return {"rows": len(seen), "dropped": dropped}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """A row to be written."""
+
+    id: str
+    example: Example
+    rules: str
+
+    def line(self) -> str:
+        one = self.example
+        label = "" if one.label is None else str(one.label)
+        cells = (self.id, one.text, one.text_b or "", label, one.source_id or one.id, self.rules)
+        return "\t".join(cells) + "\n"
+
+
+def _rows(
+    chunk: Sequence[Example], found: Found, tokenizer: Tokenizer, settings: Settings
+) -> Iterator[tuple[Example, Iterator[_Row]]]:
+    """Each example with itself and what it becomes."""
+    texts = _unique_texts(chunk)
+    known = dict(zip(texts, words.read_texts(tokenizer, texts), strict=True))
+    for one in chunk:
+        yield one, _rows_of(one, known, found, settings)
+
+
+def _rows_of(
+    example: Example, known: Mapping[str, words.Text], found: Found, settings: Settings
+) -> Iterator[_Row]:
+    """The example itself, then its variants: of a pair one text varies, the other stays."""
+    yield _Row(example.id, example, "")
+    for column, letter in (("text", "a"), ("text_b", "b")):
+        original = getattr(example, column)
+        if original is None:
+            continue
+        made = rounds.augmented_texts(
+            known[original],
+            found[original],
+            settings.rounds,
+            settings.replace_prob,
+            (settings.seed, example.id, letter),
+        )
+        for number, text in made:
+            changed = dataclasses.replace(example, **{column: text})
+            yield _Row(f"{example.id}/{letter}{number}", changed, settings.method)
