@@ -28,8 +28,14 @@ class DiskFullError(OSError):
 
 
 @contextlib.contextmanager
-def replaced_file(path: Path, mode: str = "wb") -> Iterator[Any]:
+def replaced_file(path: Path, mode: str = "wb", sync: bool = True) -> Iterator[Any]:
     """Opens a file for writing that takes its place only when the block ends well.
+
+    Args:
+      path: The file; its folder is made.
+      mode: `wb` or `w`.
+      sync: Whether it is on the disk then. Without, a power cut may leave a damaged file: for files
+        that their reader checks, and makes again.
 
     Raises:
       DiskFullError: If the disk fills up. The previous file, if any, stays.
@@ -43,9 +49,11 @@ def replaced_file(path: Path, mode: str = "wb") -> Iterator[Any]:
         with open(aside, mode, encoding=encoding) as handle:
             yield handle
             handle.flush()
-            os.fsync(handle.fileno())
+            if sync:
+                os.fsync(handle.fileno())
         os.replace(aside, path)
-        _sync_folder(path.parent)
+        if sync:
+            _sync_folder(path.parent)
 
 
 @contextlib.contextmanager

@@ -138,11 +138,11 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_bytes(
     whole, made, original = tmp_path / "whole", [], convert.convert
     replaced, written = parts.files.replaced_file, []
 
-    def dying(path, *mode):
+    def dying(path, *mode, **how):
         written.append(path)
         if len(written) == at + 2:  # The first is the state of the job.
             raise _Killed
-        return replaced(path, *mode)
+        return replaced(path, *mode, **how)
 
     monkeypatch.setattr(parts.files, "replaced_file", dying)
     out = tmp_path / "out"
@@ -185,6 +185,23 @@ def test_a_stop_that_was_asked_for_keeps_the_parts(text, tmp_path, small_parts, 
         prepare_corpus(str(text), tmp_path / "out", options, 1, stop)
     assert len(list((tmp_path / "out" / "work").glob("part-*"))) == 1
     prepare_corpus(str(text), tmp_path / "out", options, 1, Interruption())
+    prepare_corpus(str(text), tmp_path / "whole", options, 1)
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("damage", ["emptied", "zeroed", "cut"])
+def test_a_part_that_a_power_cut_damaged_is_made_again(text, tmp_path, small_parts, damage):
+    options, stop = Options(num_shards=4), Interruption()
+    stop.requested = True
+    with pytest.raises(Interrupted):
+        prepare_corpus(str(text), tmp_path / "out", options, 1, stop)
+    (part,) = (tmp_path / "out" / "work").glob("part-*")
+    assert parts.is_whole(part)
+    written = part.read_bytes()
+    head = written.index(b"\n") + 1
+    zeroed = written[:head] + bytes(len(written) - head)
+    part.write_bytes({"emptied": b"", "zeroed": zeroed, "cut": written[:-1]}[damage])
+    prepare_corpus(str(text), tmp_path / "out", options, 1)
     prepare_corpus(str(text), tmp_path / "whole", options, 1)
     assert content(tmp_path / "out") == content(tmp_path / "whole")
 

@@ -50,7 +50,7 @@ def convert(found: Found) -> list[str] | Dropped | Bad:
     if found.kind == "plain":
         lines = sentences.split_text(found.text)
     else:
-        text = _clean_text(found)
+        text = clean_text(found)
         if not isinstance(text, str):
             return text
         lines = sentences.split_text(text)
@@ -68,7 +68,8 @@ def shard_of(text: str, num_shards: int) -> int:
     return int.from_bytes(digest[:8], "big") % num_shards
 
 
-def _clean_text(document: Document) -> str | Dropped | Bad:
+def clean_text(document: Document) -> str | Dropped | Bad:
+    """The text of a document without markup, or why there is none."""
     if document.kind == "wikitext":
         try:
             page = wikitext.Page(document.text, document.hidden)

@@ -80,19 +80,20 @@ def prepare_corpus(
       ValueError: If an input is empty or damaged, or has more bad rows than `max_bad_rows`; if
         there are fewer documents than shards; if the folder holds something else.
     """
-    job = Job(input_files, output_dir, options)
-    if finished := job.begin():
-        return finished
     tally, paths = parts.Tally(), []
     logged = time.monotonic()
-    for part in workers.ordered(parts.make_part, _tasks(job, paths), num_processes):
-        tally.update(part)
-        job.check_bad(tally)
-        if interruption is not None and interruption.requested:
-            raise Interrupted("Stopped; parts that were complete are kept.")
-        if time.monotonic() - logged > _PROGRESS_SECONDS:
-            logged = time.monotonic()
-            logging.info("%d documents, %d sentences so far.", tally.documents, tally.sentences)
+    with workers.started(parts.make_part, num_processes) as ordered:
+        job = Job(input_files, output_dir, options)
+        if finished := job.begin():
+            return finished
+        for part in ordered(_tasks(job, paths)):
+            tally.update(part)
+            job.check_bad(tally)
+            if interruption is not None and interruption.requested:
+                raise Interrupted("Stopped; parts that were complete are kept.")
+            if time.monotonic() - logged > _PROGRESS_SECONDS:
+                logged = time.monotonic()
+                logging.info("%d documents, %d sentences so far.", tally.documents, tally.sentences)
     job.check_documents(tally)
     return job.finish(tally, parts.merge(paths, job.folder, options.num_shards))
 
@@ -263,7 +264,7 @@ def _tasks(job: Job, paths: list[pathlib.Path]) -> Iterator[parts.Task]:
     for number, found in enumerate(parts.cut_into_parts(job.found())):
         path = job.work / f"part-{number:06d}"
         paths.append(path)
-        yield parts.Task(path, job.options.num_shards, None if path.is_file() else found)
+        yield parts.Task(path, job.options.num_shards, None if parts.is_whole(path) else found)
 
 
 def _entries(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -1,7 +1,8 @@
 """Processes that apply a function to tasks, with results in the order of the tasks.
 
 ```
-ordered(function, tasks, 4): tasks -> [worker | worker | worker | worker] -> results
+with started(function, 4) as ordered:
+    ordered(tasks): tasks -> [worker | worker | worker | worker] -> results
 ```
 
 They are fresh interpreters that import the function's module alone: neither the caller's main
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import gc
 import importlib
 import os
@@ -22,7 +24,7 @@ import queue
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 import xdistil_tf
@@ -38,23 +40,39 @@ def available_processes() -> int:
     return os.cpu_count() or 1
 
 
-def ordered(function: Callable, tasks: Iterable, num_processes: int) -> Iterator:
-    """Yields `function(task)` for each task, in order; reads few tasks ahead.
+@contextlib.contextmanager
+def started(function: Callable, num_processes: int) -> Iterator[Callable[[Iterable], Iterator]]:
+    """Starts workers, which get ready while the block comes to its tasks; they end with it.
 
     Args:
       function: Of a module that can be imported; its argument and result can be pickled.
-      tasks: Read by this process alone.
       num_processes: 0: all cores; 1: this process itself does it.
 
-    Raises:
-      RuntimeError: If a worker dies. What `function` raises is raised here, in its turn.
+    Yields:
+      Tasks -> `function(task)` for each, in order. Tasks are read by this process alone, few ahead.
+      It raises what `function` raises, in its turn, and RuntimeError if a worker dies.
     """
     count = num_processes or available_processes()
     if count == 1:
-        yield from map(function, tasks)
+        yield lambda tasks: map(function, tasks)
         return
+    workers: list[_Worker] = []
+    try:
+        workers += (_Worker(function) for _ in range(count))
+        yield lambda tasks: _ordered(workers, tasks)
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+def ordered(function: Callable, tasks: Iterable, num_processes: int) -> Iterator:
+    """`started` for these tasks alone."""
+    with started(function, num_processes) as run:
+        yield from run(tasks)
+
+
+def _ordered(workers: Sequence[_Worker], tasks: Iterable) -> Iterator:
     idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-    workers = [_Worker(function) for _ in range(count)]
     for worker in workers:
         idle.put(worker)
 
@@ -65,18 +83,18 @@ def ordered(function: Callable, tasks: Iterable, num_processes: int) -> Iterator
         finally:
             idle.put(worker)
 
-    pool = concurrent.futures.ThreadPoolExecutor(count)
+    pool = concurrent.futures.ThreadPoolExecutor(len(workers))
     try:
         waiting: collections.deque[concurrent.futures.Future] = collections.deque()
         for task in tasks:
             waiting.append(pool.submit(run, task))
-            if len(waiting) >= count * _AHEAD:
+            if len(waiting) >= len(workers) * _AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        for worker in workers:
+        for worker in workers:  # Ends the calls that wait for one.
             worker.stop()
         pool.shutdown()
 
@@ -110,7 +128,9 @@ class _Worker:
         return result
 
     def stop(self) -> None:
-        """Ends the process at once; it holds nothing that is not redone."""
+        """Ends the process at once, if it has not ended; it holds nothing that is not redone."""
+        if self._process.stdout.closed:
+            return
         self._process.kill()
         self._process.wait()
         self._process.stdout.close()
