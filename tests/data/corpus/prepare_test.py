@@ -258,23 +258,28 @@ def test_options_say_what_they_expect(options):
         Options(**options)
 
 
+def ordered(function, tasks, count):
+    with workers.started(function, count) as run:
+        yield from run(tasks)
+
+
 def test_memory_holds_few_parts_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "_DOCUMENTS", 10)
     read, converted = [], []
     tasks = (read.append(n) or n for n in range(100))
-    for one in workers.ordered(abs, tasks, 2):
+    for one in ordered(abs, tasks, 2):
         converted.append(one)
         assert len(read) - len(converted) < 2 * workers._AHEAD + 1
     assert converted == list(range(100))
 
 
 def test_results_keep_the_order_of_the_tasks():
-    assert list(workers.ordered(time.sleep, [0.3, 0, 0.1, 0], 3)) == [None] * 4
-    assert list(workers.ordered(str, range(20), 3)) == [str(n) for n in range(20)]
+    assert list(ordered(time.sleep, [0.3, 0, 0.1, 0], 3)) == [None] * 4
+    assert list(ordered(str, range(20), 3)) == [str(n) for n in range(20)]
 
 
 def test_what_a_task_raises_reaches_the_caller_and_ends_the_workers():
-    results = workers.ordered(int, ["1", "x", "3"], 2)
+    results = ordered(int, ["1", "x", "3"], 2)
     assert next(results) == 1
     with pytest.raises(ValueError, match="'x'"):
         list(results)
@@ -282,13 +287,14 @@ def test_what_a_task_raises_reaches_the_caller_and_ends_the_workers():
 
 def test_a_worker_that_dies_is_told():
     with pytest.raises(RuntimeError, match="ended with code 3.*--num_processes"):
-        list(workers.ordered(os._exit, [3, 3], 2))
+        list(ordered(os._exit, [3, 3], 2))
 
 
 def test_workers_import_no_tensorflow(tmp_path):
     script = (
-        "import sys; from xdistil_tf.data.corpus import prepare, workers, wikitext; "
-        "names = list(workers.ordered(eval, ['sorted(__import__(\"sys\").modules)'] * 2, 2)); "
+        "import sys; from xdistil_tf.data.corpus import prepare, workers, wikitext\n"
+        "tasks = ['sorted(__import__(\"sys\").modules)'] * 2\n"
+        "with workers.started(eval, 2) as run: names = list(run(tasks))\n"
         "sys.exit('tensorflow' in sys.modules or any('tensorflow' in one for one in names))"
     )
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0
@@ -301,8 +307,9 @@ def test_workers_end_when_their_caller_is_killed(tmp_path):
         "    yield 'os.getpid()'\n"
         "    yield 'os.getpid()'\n"
         "    while True: time.sleep(1); yield '0'\n"
-        'for pid in workers.ordered(eval, (f\'__import__("os").getpid() if {t!r} != "0" else 0\' '
-        "for t in tasks()), 2): print(pid, flush=True)\n"
+        "with workers.started(eval, 2) as run:\n"
+        '    for pid in run(f\'__import__("os").getpid() if {t!r} != "0" else 0\' '
+        "for t in tasks()): print(pid, flush=True)\n"
     )
     caller = subprocess.Popen(
         [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True

@@ -65,12 +65,6 @@ def started(function: Callable, num_processes: int) -> Iterator[Callable[[Iterab
             worker.stop()
 
 
-def ordered(function: Callable, tasks: Iterable, num_processes: int) -> Iterator:
-    """`started` for these tasks alone."""
-    with started(function, num_processes) as run:
-        yield from run(tasks)
-
-
 def _ordered(workers: Sequence[_Worker], tasks: Iterable) -> Iterator:
     idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
     for worker in workers:
