@@ -157,6 +157,29 @@ def rounds(
     return results
 
 
+def against_pytorch(
+    module: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], repeats: int, warmup: int = 1
+) -> dict[str, list[Measured]]:
+    """`rounds` over the cases of a module's factories `ours` and `pytorch`, a worker each.
+
+    Args:
+      module: `benchmarks.<name>`.
+      ours: Arguments of our factory.
+      theirs: Arguments of the other one, which is called when ours has made its cases.
+      repeats, warmup: As `rounds` takes them.
+
+    Returns:
+      `ours_<case>` and `pytorch_<case>` -> `repeats` measurements.
+    """
+    with (
+        Worker(f"{module}:ours", ours) as mine,
+        Worker(f"{module}:pytorch", theirs, TORCH_ONLY) as others,
+    ):
+        cases = {f"ours_{name}": mine.case(name) for name in mine.names}
+        cases |= {f"pytorch_{name}": others.case(name) for name in others.names}
+        return rounds(cases, repeats, warmup)
+
+
 def interleaved(
     cases: Mapping[str, Callable[[], Any]], repeats: int = 5, warmup: int = 1
 ) -> dict[str, list[float]]:

@@ -211,15 +211,9 @@ def main(_) -> None:
     steps, seed = harness.FLAGS.steps, harness.FLAGS.seed
     with tempfile.TemporaryDirectory() as work:
         arguments = {"work_dir": work, "steps": steps, "seed": seed}
-        with (
-            harness.Worker("benchmarks.pretraining_step:ours", arguments) as mine,
-            harness.Worker(
-                "benchmarks.pretraining_step:pytorch", arguments, harness.TORCH_ONLY
-            ) as theirs,
-        ):
-            cases = {f"ours_{name}": mine.case(name) for name in mine.names}
-            cases |= {f"pytorch_{name}": theirs.case(name) for name in theirs.names}
-            measured = harness.rounds(cases, harness.FLAGS.repeats, warmup=0)
+        measured = harness.against_pytorch(
+            "benchmarks.pretraining_step", arguments, arguments, harness.FLAGS.repeats, warmup=0
+        )
     rates = {name: [one.rate for one in values] for name, values in measured.items()}
     write(rates, measured, steps, seed)
 

@@ -343,15 +343,9 @@ def main(_) -> None:
             "dynamic_steps": harness.FLAGS.live_steps,
             "seed": harness.FLAGS.seed,
         }
-        with (
-            harness.Worker("benchmarks.tinybert_stage1:ours", mine_arguments) as mine,
-            harness.Worker(
-                "benchmarks.tinybert_stage1:pytorch", their_arguments, harness.TORCH_ONLY
-            ) as theirs,
-        ):
-            cases = {f"ours_{name}": mine.case(name) for name in mine.names}
-            cases |= {f"pytorch_{name}": theirs.case(name) for name in theirs.names}
-            measured = harness.rounds(cases, harness.FLAGS.repeats, warmup=1)
+        measured = harness.against_pytorch(
+            "benchmarks.tinybert_stage1", mine_arguments, their_arguments, harness.FLAGS.repeats
+        )
     rates = {name: [one.rate for one in values] for name, values in measured.items()}
     medians = {name: float(np.median(values)) for name, values in rates.items()}
 
