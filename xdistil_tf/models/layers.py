@@ -13,6 +13,8 @@ from collections.abc import Callable
 import tensorflow as tf
 import tf_keras
 
+from xdistil_tf.models import kernels
+
 POLICIES = {
     "float32": "float32",
     "bfloat16": "mixed_bfloat16",
@@ -92,10 +94,19 @@ class StatelessDropout(tf_keras.layers.Layer):
         """
         if not training or self.rate == 0:
             return inputs
+        bits = self.bits(tf.shape(inputs), seed)
+        return inputs * kernels.dropout_scale(bits, self.rate, inputs.dtype)
+
+    def bits(self, shape: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
+        """What `kernels.dropout_scale` makes this layer's mask of, int16 of a shape.
+
+        Raises:
+          ValueError: If there is no seed.
+        """
         if seed is None:
             raise ValueError("Missing argument `seed`. Expected int32 [2] when training.")
         seed = tf.random.experimental.stateless_fold_in(seed, self.salt)
-        return inputs * _dropout_scale(tf.shape(inputs), self.rate, seed, inputs.dtype)
+        return kernels.dropout_bits(shape, seed)
 
 
 class Dense(_Layer):
@@ -129,8 +140,7 @@ class Dense(_Layer):
             bias = tf.cast(self.bias, self.compute_dtype)
             outputs = tf.nn.bias_add(outputs, bias if columns is None else bias[columns])
         if training and self.activation is tf.nn.gelu:
-            # oneDNN fuses tf.nn.gelu into the product, but not where a gradient needs its input.
-            return _gelu_for_training(outputs)
+            return kernels.gelu(outputs)
         return self.activation(outputs) if self.activation else outputs
 
 
@@ -145,7 +155,19 @@ class LayerNorm(_Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
-        return tf.cast(_normalise(inputs, gamma, beta, self.epsilon), self.compute_dtype)
+        return tf.cast(kernels.normalise(inputs, gamma, beta, self.epsilon), self.compute_dtype)
+
+    def residual(
+        self, inputs: tf.Tensor, residual: tf.Tensor, dropout: StatelessDropout, training, seed
+    ) -> tf.Tensor:
+        """Normalises `dropout(inputs) + residual`, matrices of the compute type."""
+        if not training or not dropout.rate:
+            return self(inputs + residual)
+        bits = dropout.bits(tf.shape(inputs), seed)
+        gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
+        return kernels.dropped_residual_norm(
+            inputs, residual, bits, dropout.rate, gamma, beta, self.epsilon
+        )
 
 
 class EncoderEmbedding(_Layer):
@@ -281,15 +303,22 @@ class EncoderLayer(_Layer):
         scale = tf.constant(1 / math.sqrt(self.head_size), hidden.dtype)
         keys = self._split_heads(key, batch, tokens)
         scores = tf.matmul(self._split_heads(query * scale, batch, queries), keys, transpose_b=True)
-        probabilities = tf.nn.softmax(scores + mask_adder)
-        probabilities = self.attention_dropout(probabilities, training, seed)
+        probabilities = self._probabilities(scores, mask_adder, training, seed)
         context = tf.matmul(probabilities, self._split_heads(value, batch, tokens))
         context = tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, width])
-        context = self.attention_output_dropout(self.attention_output(context), training, seed)
-        middle = self.attention_norm(context + hidden)
+        context = self.attention_output(context)
+        dropout = self.attention_output_dropout
+        middle = self.attention_norm.residual(context, hidden, dropout, training, seed)
         outputs = self.output_dense(self.intermediate(middle, training))
-        outputs = self.output_norm(self.hidden_dropout(outputs, training, seed) + middle)
+        outputs = self.output_norm.residual(outputs, middle, self.hidden_dropout, training, seed)
         return outputs, {"attention": scores, "query": query, "key": key, "value": value}
+
+    def _probabilities(self, scores, mask_adder, training: bool, seed) -> tf.Tensor:
+        rate = self.attention_dropout.rate
+        if not training or not rate:
+            return tf.nn.softmax(scores + mask_adder)
+        bits = self.attention_dropout.bits(tf.shape(scores), seed)
+        return kernels.dropped_softmax(scores, mask_adder, bits, rate)
 
     def _split_heads(self, matrix: tf.Tensor, batch, tokens) -> tf.Tensor:
         matrix = tf.reshape(matrix, [batch, tokens, self.num_heads, self.head_size])
@@ -323,63 +352,6 @@ class MaskedLmHead(_Layer):
         table = tf.cast(word_table, self.compute_dtype)
         scores = tf.matmul(vectors, table, transpose_b=True)
         return tf.nn.bias_add(tf.cast(scores, tf.float32), self.bias)
-
-
-def _dropout_scale(shape: tf.Tensor, rate: float, seed: tf.Tensor, dtype) -> tf.Tensor:
-    """0 with probability `rate`, else the inverse of the share kept; pure in `seed`.
-
-    Draws 16 random bits a value where `stateless_dropout` draws 32, and multiplies, since a
-    product is several times as fast as a selection on CPU. The rate is exact to 1 / 65536.
-    """
-    size = tf.reduce_prod(shape)
-    bits = tf.random.stateless_uniform(
-        [(size + 3) // 4], seed, minval=None, maxval=None, dtype=tf.uint64
-    )
-    bits = tf.reshape(tf.bitcast(bits, tf.int16), [-1])[:size]
-    dropped = round(rate * 65536)
-    keep = tf.cast(tf.reshape(bits >= dropped - 32768, shape), dtype)
-    return keep * tf.cast(65536 / (65536 - dropped), dtype)
-
-
-def _normalise(inputs, gamma, beta, epsilon: float):
-    """Layer normalisation with a gradient of fewer passes over memory than the derived one."""
-
-    @tf.custom_gradient
-    def normalise(inputs, gamma, beta):
-        wide = tf.cast(inputs, tf.float32)
-        centred = wide - tf.reduce_mean(wide, -1, keepdims=True)
-        variance = tf.reduce_mean(tf.square(centred), -1, keepdims=True)
-        inverse = tf.math.rsqrt(variance + epsilon)
-        normal = centred * inverse
-
-        def gradient(upstream):
-            upstream = tf.cast(upstream, tf.float32)
-            axes = list(range(upstream.shape.rank - 1))
-            scaled = upstream * gamma
-            along = tf.reduce_mean(scaled * normal, -1, keepdims=True)
-            scaled = inverse * (scaled - tf.reduce_mean(scaled, -1, keepdims=True) - normal * along)
-            return (
-                tf.cast(scaled, inputs.dtype),
-                tf.reduce_sum(upstream * normal, axes),
-                tf.reduce_sum(upstream, axes),
-            )
-
-        return tf.cast(normal * gamma + beta, inputs.dtype), gradient
-
-    return normalise(inputs, gamma, beta)
-
-
-@tf.custom_gradient
-def _gelu_for_training(inputs: tf.Tensor):
-    """The exact GELU in float32 inside; keeps its input only and computes half as often."""
-    wide = tf.cast(inputs, tf.float32)
-    share = 0.5 * tf.math.erf(wide * math.sqrt(0.5)) + 0.5
-
-    def gradient(upstream):
-        density = tf.exp(-0.5 * tf.square(wide)) * (1 / math.sqrt(2 * math.pi))
-        return upstream * tf.cast(share + wide * density, inputs.dtype)
-
-    return tf.cast(wide * share, inputs.dtype), gradient
 
 
 def _tanh_gelu(inputs: tf.Tensor) -> tf.Tensor:
