@@ -1,6 +1,7 @@
-"""Labels and probabilities for a file of texts, in its order.
+"""Labels and probabilities for a file of texts, in its order; of tagging models words and entities.
 
 python bin/predict.py --model_dir=runs/sst2 --input_file=sentences.txt --output_file=predictions.tsv
+python bin/predict.py --model_dir=runs/panx --input_file=raw.txt --output_file=entities.jsonl
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "input_file", None, "One text a line, pairs tab-separated; -: standard input."
     )
-    flags.DEFINE_string("output_file", None, "TSV; -: standard output.")
+    flags.DEFINE_string(
+        "output_file", None, "TSV, of tagging models lines of JSON; -: standard output."
+    )
+    flags.DEFINE_bool(
+        "pretokenized", False, "Tagging: words are what white space separates, and nothing else."
+    )
     flags.DEFINE_string("task_dir", None, "Folder of a GLUE task, instead of a file.")
     flags.DEFINE_string("task", None, "Its name: sst-2, cola, mrpc, ..., or ax.")
     flags.DEFINE_string("split", "test", "Of the task folder; of MNLI also test_mismatched.")
@@ -46,7 +52,9 @@ def main(_) -> None:
         )  # fmt: skip
         logging.info("The predictions are in %s.", path)
         return
-    count = predict.predict_file(predictor, FLAGS.input_file, FLAGS.output_file, FLAGS.batch_size)
+    count = predict.predict_file(
+        predictor, FLAGS.input_file, FLAGS.output_file, FLAGS.batch_size, FLAGS.pretokenized
+    )
     place = "on standard output" if FLAGS.output_file == "-" else f"in {FLAGS.output_file}"
     logging.info("%d predictions are %s.", count, place)
 

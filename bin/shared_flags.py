@@ -5,8 +5,9 @@ from __future__ import annotations
 from absl import flags
 
 from xdistil_tf import recipe, recipes, strategies
+from xdistil_tf.data import tags
 from xdistil_tf.data.layouts import Columns
-from xdistil_tf.data.task_records import Options
+from xdistil_tf.data.task_records import LABEL_PIECES, Options
 from xdistil_tf.trainer import TrainerOptions
 
 FLAGS = flags.FLAGS
@@ -25,15 +26,26 @@ def define_task_flags(required: bool = True) -> None:
         "max_bad_rows", 0, "So many damaged rows are left out and listed.", lower_bound=0
     )
     for name in ("text", "text_b", "label", "language"):
-        flags.DEFINE_string(f"{name}_column", None, f"Name of the {name} column in headed files.")
+        flags.DEFINE_string(
+            f"{name}_column",
+            None,
+            f"Name of the {name} column in headed files; of CoNLL files its number, from 0.",
+        )
+    flags.DEFINE_enum(
+        "tag_scheme", "auto", tags.SCHEMES, "How tags mark spans; see docs/tagging.md."
+    )
     if required:
         flags.mark_flag_as_required("task_dir")
 
 
 def columns() -> Columns:
-    """The column names that the flags give."""
+    """How files are read, as the flags say."""
     return Columns(
-        FLAGS.text_column, FLAGS.text_b_column, FLAGS.label_column, FLAGS.language_column
+        FLAGS.text_column,
+        FLAGS.text_b_column,
+        FLAGS.label_column,
+        FLAGS.language_column,
+        FLAGS.tag_scheme,
     )
 
 
@@ -45,6 +57,16 @@ def define_records_flags() -> None:
         "max_seq_length", None, "Tokens of the longest sequence. Default: the recipe's, or 128."
     )
     flags.DEFINE_integer("labels_per_class", None, "Labelled examples per class. Default: all.")
+    flags.DEFINE_integer(
+        "labels_per_language", None, "Labelled examples per language. Default: all."
+    )
+    flags.DEFINE_list("languages", [], "Only examples of these. Default: all.")
+    flags.DEFINE_enum(
+        "label_pieces",
+        "first",
+        LABEL_PIECES,
+        "Tagging: which pieces of a word carry its tag, the first one or all.",
+    )
     flags.DEFINE_float("heldout_fraction", 0.05, "Share of the labelled texts that selects.")
     flags.DEFINE_integer("heldout_rows", 200, "At least so many texts select.")
     flags.DEFINE_integer("num_shards", 4, "Files of each split.", lower_bound=1)
@@ -58,6 +80,9 @@ def records_options(seed: int, max_seq_length: int) -> Options:
     return Options(
         max_seq_length=max_seq_length,
         labels_per_class=FLAGS.labels_per_class,
+        labels_per_language=FLAGS.labels_per_language,
+        label_pieces=FLAGS.label_pieces,
+        languages=tuple(FLAGS.languages),
         heldout_fraction=FLAGS.heldout_fraction,
         heldout_rows=FLAGS.heldout_rows,
         seed=seed,

@@ -29,7 +29,7 @@ PLAIN += (
     "__init__",
 )
 LEVELS = {name: 0 for name in PLAIN} | {"recipe": 0.5}
-LEVELS |= {"losses": 0.5, "top_k_loss": 0.2, "cache_sources": 2, "cache_rows": 2}
+LEVELS |= {"losses": 0.5, "top_k_loss": 0.2, "crf": 0.2, "cache_sources": 2, "cache_rows": 2}
 LEVELS |= {"word_demands": 2, "cache_folder": 2.5, "cache_checks": 3.1}
 LEVELS |= {"terms": 1, "command_line": 1, "summaries": 1, "optimizers": 1, "checkpoints": 1}
 LEVELS |= {"stage_parts": 1, "teachers": 1, "models": 1, "data": 1}
@@ -40,6 +40,9 @@ LEVELS |= {
     "beam": 1.5,
     "pretraining_scores": 1,
     "evaluate_pretraining": 3.2,
+    "evaluate_tags": 3.1,
+    "tag_decoding": 2.9,
+    "predict_tags": 3.05,
 }
 LEVELS |= {"bound_data": 3, "evaluate": 3, "teacher_pass": 2.5, "cache": 3, "export": 3, "start": 3}
 LEVELS |= {"start_encoder": 2.9, "augment": 3.1, "glue_submission": 3.2, "distill_tasks": 4.2}

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from xdistil_tf import files, metrics, outputs, pretraining_scores
+from xdistil_tf import files, metrics, outputs, pretraining_scores, tag_decoding
+from xdistil_tf.data import windows
 from xdistil_tf.data.layouts import Columns
 from xdistil_tf.data.pipeline import Batches, data_error
-from xdistil_tf.data.readers import read_task
+from xdistil_tf.data.readers import Example, read_task
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.split import Splits
 from xdistil_tf.data.task_records import TaskInfo, load_task_info, write_task_records
@@ -39,18 +40,22 @@ class Predictions:
       languages: One a record.
       scores: Logits `[C]` of each record, or `[W, C]` of its words in tagging.
       gold: Label id, value, or label ids of its words.
+      decode: How the scores of sentences become tags.
     """
 
     ids: list[bytes] = dataclasses.field(default_factory=list)
     languages: list[str] = dataclasses.field(default_factory=list)
     scores: list[np.ndarray] = dataclasses.field(default_factory=list)
     gold: list = dataclasses.field(default_factory=list)
+    decode: tag_decoding.Decoder = tag_decoding.most_probable
 
     def add(self, batch: Mapping[str, np.ndarray], logits: np.ndarray, task_type: str) -> None:
         """Adds the records of a batch whose gold is known, without filler rows."""
         gold = batch["label_values" if task_type == "regression" else "label_ids"]
         for row in np.flatnonzero(batch["example_weights"] > 0):
             known = batch["label_weights"][row] > 0
+            if task_type == "tagging":
+                known &= _first_pieces(batch["word_index"][row])
             if not np.any(known):
                 continue
             self.ids.append(batch["id"][row])
@@ -59,13 +64,27 @@ class Predictions:
             self.scores.append(logits[row][known] if tagging else logits[row])
             self.gold.append(gold[row][known] if tagging else gold[row])
 
+    def of_sentences(self) -> Predictions:
+        """The same with the windows of each sentence put together, in the order they first came."""
+        parts: dict[str, dict[int, int]] = {}
+        for index, name in enumerate(self.ids):
+            sentence, number = windows.sentence_of(name.decode("utf-8"))
+            parts.setdefault(sentence, {})[number] = index
+        joined = Predictions(decode=self.decode)
+        for sentence, numbered in parts.items():
+            chosen = [index for _, index in sorted(numbered.items())]
+            joined.ids.append(sentence.encode("utf-8"))
+            joined.languages.append(self.languages[chosen[0]])
+            joined.scores.append(np.concatenate([self.scores[i] for i in chosen]))
+            joined.gold.append(np.concatenate([self.gold[i] for i in chosen]))
+        return joined
+
     def sorted_by_id(self, ids: Sequence[bytes]) -> Predictions:
         """The same in the order of `ids`."""
         place = {name: index for index, name in enumerate(ids)}
         order = sorted(range(len(self.ids)), key=lambda index: place[self.ids[index]])
-        return Predictions(
-            *([getattr(self, field.name)[i] for i in order] for field in dataclasses.fields(self))
-        )
+        rows = ([rows[i] for i in order] for rows in (self.ids, self.languages, self.scores))
+        return Predictions(*rows, [self.gold[i] for i in order], self.decode)
 
     def metrics(self, task: TaskInfo) -> dict[str, float]:
         """The task's metrics, the primary one under its name with `standard_error`."""
@@ -79,6 +98,14 @@ class Predictions:
         gold, predicted = self.comparable(task)
         return metrics.compute_by_language(task.metric, gold, predicted, self.languages)
 
+    def macro(self, task: TaskInfo) -> dict[str, float]:
+        """`macro`, and `<metric>/<language>` of each; empty where there is only one."""
+        found = self.by_language(task)
+        if not found:
+            return {}
+        apart = {f"{task.metric}/{n}": one[task.metric] for n, one in found["languages"].items()}
+        return {metrics.MACRO: found["macro_mean"], **apart}
+
     def comparable(self, task: TaskInfo) -> tuple[Sequence, Sequence]:
         """Gold and predictions as `metrics.compute` takes them: tags of words in tagging."""
         if task.task_type != "tagging":
@@ -86,18 +113,39 @@ class Predictions:
             return np.asarray(self.gold), scores[:, 0] if task.task_type == "regression" else scores
         names = task.labels
         gold = [[names[i] for i in row] for row in self.gold]
-        return gold, [[names[i] for i in np.argmax(row, -1)] for row in self.scores]
+        return gold, [[names[i] for i in found] for found, _ in self.decode(self.scores)]
 
 
-def logits_function(model) -> Callable[[Features], tf.Tensor]:
-    """A model's logits of a batch, compiled once for any number and length of examples."""
-    ids = tf.TensorSpec([None, None], tf.int32)
+def _first_pieces(word_index: np.ndarray) -> np.ndarray:
+    """bool [T]: where a word begins."""
+    before = np.concatenate([[-1], word_index[:-1]])
+    return (word_index >= 0) & (word_index != before)
 
-    @tf.function(input_signature=[dict.fromkeys(_MODEL_FEATURES, ids)])
-    def logits(features):
-        return model(features, training=False, request={"logits": None})["logits"]
 
-    return lambda batch: logits({name: batch[name] for name in _MODEL_FEATURES})
+class LogitsFunction:
+    """A model's logits of a batch, compiled once for any number and length of examples.
+
+    Attributes:
+      decode: How the logits of sentences become tags.
+    """
+
+    def __init__(self, model):
+        ids = tf.TensorSpec([None, None], tf.int32)
+
+        @tf.function(input_signature=[dict.fromkeys(_MODEL_FEATURES, ids)])
+        def logits(features):
+            return model(features, training=False, request={"logits": None})["logits"]
+
+        self._logits = logits
+        self.decode = tag_decoding.decoder_of(model)
+
+    def __call__(self, batch: Features) -> tf.Tensor:
+        return self._logits({name: batch[name] for name in _MODEL_FEATURES})
+
+
+def logits_function(model) -> LogitsFunction:
+    """See `LogitsFunction`."""
+    return LogitsFunction(model)
 
 
 def predict_records(
@@ -118,7 +166,7 @@ def predict_records(
       ValueError: If no record has a known label, or a record is damaged.
     """
     batches = Batches(records, batch_size, shuffle=False)
-    predictions = Predictions()
+    predictions = Predictions(decode=getattr(logits_of, "decode", tag_decoding.most_probable))
     for batch in batches_once(batches):
         logits = logits_of(batch).numpy()
         predictions.add(_arrays(batch), logits, task.task_type)
@@ -128,7 +176,12 @@ def predict_records(
             f"The split {split!r} of {task.task} has no labels to compare with. Choose another one "
             "with --split or --records."
         )
-    return predictions.sorted_by_id(records.ids.tolist())
+    predictions = predictions.sorted_by_id(records.ids.tolist())
+    return predictions.of_sentences() if task.task_type == "tagging" else predictions
+
+
+# (predictions, what they mean, the texts where they are known) -> more figures.
+Judge = Callable[[Predictions, TaskInfo, Sequence[Example]], dict[str, Any]]
 
 
 class StageScorer:
@@ -158,6 +211,7 @@ class StageScorer:
         self._objective = objective
         self._task = task if task is not None and "logits" in model.available else None
         self._samples = samples
+        self._decode = tag_decoding.decoder_of(model)
         spec = batches.dataset().element_spec
         scored = {"logits": None} if self._task is not None else {}
         if task is None:
@@ -188,7 +242,7 @@ class StageScorer:
         """
         numerators = dict.fromkeys(self._objective.term_names, 0.0)
         denominators, words = dict(numerators), collections.defaultdict(float)
-        predictions, samples = Predictions(), None
+        predictions, samples = Predictions(decode=self._decode), None
         for batch in batches_once(self._batches):
             if stop():
                 raise Interrupted("Stopped in an evaluation.")
@@ -204,7 +258,9 @@ class StageScorer:
         result = {"objective": self._total(numerators, denominators)}
         result |= pretraining_scores.metrics(words)
         if predictions.ids:
-            result |= predictions.metrics(self._task)
+            if self._task.task_type == "tagging":
+                predictions = predictions.of_sentences()
+            result |= predictions.metrics(self._task) | predictions.macro(self._task)
         return result, samples
 
     def _total(self, numerators: dict[str, float], denominators: dict[str, float]) -> float:
@@ -245,8 +301,17 @@ class EvaluatedModel:
         split: str = "dev",
         columns: Columns = Columns(),
         max_bad_rows: int = 0,
+        languages: Sequence[str] = (),
+        judge: Judge | None = None,
     ) -> dict[str, Any]:
-        """Scores a split of a task folder; `task`: the one it was trained on.
+        """Scores a split of a task folder.
+
+        Args:
+          task_dir: The folder.
+          task: `None`: the one it was trained on.
+          split: The split.
+          columns, max_bad_rows, languages: As `read_task` takes them.
+          judge: Is given predictions, task and examples; what it returns is added to the result.
 
         Returns:
           The content of `metrics.json`.
@@ -256,8 +321,9 @@ class EvaluatedModel:
             task or self._labels.task or self._labels.task_type,
             columns,
             max_bad_rows,
-            labels=self._labels.labels,
-            splits=(split,),
+            languages,
+            self._labels.labels,
+            (split,),
         )
         if not data.splits.get(split):
             raise ValueError(f"{task_dir} has no split {split!r}, or it is empty.")
@@ -272,10 +338,11 @@ class EvaluatedModel:
                 trained["max_seq_length"],
                 num_shards=1,
             )
-            return self._scored(RecordSet(info.pattern(split)), info, split)
+            records = RecordSet(info.pattern(split))
+            return self._scored(records, info, split, judge, data.splits[split])
 
-    def on_records(self, pattern: str) -> dict[str, Any]:
-        """Scores records, which must be of the same tokenizer and labels."""
+    def on_records(self, pattern: str, judge: Judge | None = None) -> dict[str, Any]:
+        """Scores records, which must be of the same tokenizer and labels; `judge` as above."""
         records = RecordSet(pattern)
         info = load_task_info(records.paths[0].parent)
         differences = check_same_vocabulary(
@@ -289,11 +356,19 @@ class EvaluatedModel:
             raise ValueError(
                 f"{info.folder} has the labels {info.labels}. Expected {self._labels.labels}."
             )
-        return self._scored(records, info, records.paths[0].stem.rsplit("-", 3)[0])
+        return self._scored(records, info, records.paths[0].stem.rsplit("-", 3)[0], judge)
 
-    def _scored(self, records: RecordSet, task: TaskInfo, split: str) -> dict[str, Any]:
+    def _scored(
+        self,
+        records: RecordSet,
+        task: TaskInfo,
+        split: str,
+        judge: Judge | None,
+        examples: Sequence[Example] = (),
+    ) -> dict[str, Any]:
         model = folders.load_model(self._folder, self._precision)
         predictions = predict_records(logits_function(model), records, task, self._batch_size)
+        judged = judge(predictions, task, examples) if judge else {}
         return {
             "model": str(self._folder),
             "split": split,
@@ -301,7 +376,23 @@ class EvaluatedModel:
             "metric": task.metric,
             "metrics": predictions.metrics(task),
             "by_language": predictions.by_language(task),
+            **judged,
         }
+
+
+def own_records(model_dir: str, split: str) -> str:
+    """The records of a split that a distill folder holds beside its models.
+
+    Raises:
+      ValueError: If it holds none.
+    """
+    folder = pathlib.Path(model_dir) / "records"
+    if not (folder / "task.json").is_file():
+        raise ValueError(
+            f"Expected --task_dir or --records. Only a distill folder has records of its own, and "
+            f"{model_dir} is none."
+        )
+    return load_task_info(folder).pattern(split)
 
 
 def latency_ms(model, batch_size: int, length: int, repeats: int = 20) -> float:

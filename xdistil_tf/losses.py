@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from xdistil_tf import outputs, top_k_loss
+from xdistil_tf import crf, outputs, top_k_loss
 
 # Added in place of masked scores: exp(-1e9) is 0 in float32, while -inf would make NaN gradients.
 _MASKED_SCORE = -1e9
@@ -287,7 +287,7 @@ def _soften(target_logits, logits, temperature: float) -> tuple[tf.Tensor, tf.Te
 
 
 _VECTORS = ("logits", "representation", "hidden", "query", "key", "value")
-_SCORES = ("logits", "masked_lm_logits", "next_sentence_logits")
+_SCORES = ("logits", "masked_lm_logits", "next_sentence_logits", "marginals")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -309,6 +309,7 @@ class LossSpec:
       check_options: Takes a term's `options`, keyword arguments of the function, and its output,
         and raises `ValueError` at what does not fit. `None`: there are no options.
       relates_tokens: Whether it compares what tokens are to each other, so that widths may differ.
+      chain: Whether the values of a sentence depend on each other: the function is given `weights`.
 
     A function with a parameter `mask` reads the feature `input_mask` when it compares attention or
     relates tokens: it is given the mask of the keys, `[B, 1, 1, T]`.
@@ -324,6 +325,7 @@ class LossSpec:
     target_output: str | None = None
     check_options: Callable[[Mapping[str, Any], str], None] | None = None
     relates_tokens: bool = False
+    chain: bool = False
 
 
 def _check_heads(options: Mapping[str, Any], output: str) -> None:
@@ -381,6 +383,13 @@ LOSSES: dict[str, LossSpec] = {
         softmax=True,
         target_output=outputs.TOP_K,
         check_options=top_k_loss.check_options,
+    ),
+    "crf_negative_log_likelihood": LossSpec(
+        function=crf.negative_log_likelihood,
+        outputs=("potentials",),
+        labels=True,
+        softmax=True,
+        chain=True,
     ),
     "cosine_distance": LossSpec(function=cosine_distance, outputs=_VECTORS),
 }

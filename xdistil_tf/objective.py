@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import tensorflow as tf
 
-from xdistil_tf import outputs, recipe, terms
+from xdistil_tf import crf, outputs, recipe, terms
 
 # What helps where student and teacher differ in shape.
 _CURES = {
@@ -174,7 +174,7 @@ def _weights(term: terms.ResolvedTerm, features: Tensors) -> tf.Tensor:
         if term.padding:
             weights = tf.ones_like(weights)
     if term.first_pieces:
-        weights *= _first_pieces(features["word_index"])
+        weights *= tf.cast(crf.first_pieces(features["word_index"]), tf.float32)
     if weights.shape.rank == 1:
         return weights * examples
     if term.positions == "pairs":
@@ -189,12 +189,6 @@ def _label_weights(weights: tf.Tensor, padding: bool) -> tf.Tensor:
         return weights
     known = tf.reduce_max(weights, axis=1, keepdims=True)
     return tf.ones_like(weights) * known
-
-
-def _first_pieces(word_index: tf.Tensor) -> tf.Tensor:
-    """1 where a word begins; `word_index` is -1 for special tokens and padding."""
-    before = tf.pad(word_index[:, :-1], [[0, 0], [1, 0]], constant_values=-1)
-    return tf.cast((word_index >= 0) & (word_index != before), tf.float32)
 
 
 def _compared(
@@ -280,6 +274,8 @@ def _weighted_values(
         options["axis"] = term.axis
     if term.key_mask:
         options["mask"] = features["input_mask"][:, None, None, :]
+    if term.chain:
+        options["weights"] = weights
     values = term.function(target, output, **options)
     if term.output == "attention" and term.axis == -1:
         values = tf.reduce_mean(values, axis=1)  # [batch, heads, queries] -> [batch, queries]

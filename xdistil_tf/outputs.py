@@ -18,7 +18,8 @@ class Output:
     """One agreed output: its axes, the mask a loss uses by default, its meaning.
 
     Axes: B examples, T tokens, D width, H heads, C classes, V vocabulary, P masked slots, K kept
-    words. `axes` is that of sentence tasks; `token_axes` that of tagging, where they differ.
+    words. `potentials` have C + 1 rows: the last one is that of first tags. `axes` is that of
+    sentence tasks; `token_axes` that of tagging, where they differ.
     """
 
     axes: str
@@ -43,6 +44,12 @@ OUTPUTS: Mapping[str, Output] = {
     "masked_lm_logits": Output("BPV", "only at masked slots", mask="masked_lm_weights"),
     "masked_lm_top_k": Output(
         "BPK", "a teacher's most probable words at masked slots", mask="masked_lm_weights"
+    ),
+    "potentials": Output("BTCC", "a CRF's scores of neighbouring tags", mask="input_mask"),
+    "marginals": Output(
+        "BTC",
+        "a CRF's log-probabilities of each word's tags, given the sentence",
+        mask="input_mask",
     ),
     "next_sentence_logits": Output("B2", "1 means a random next segment"),
 }

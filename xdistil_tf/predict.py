@@ -1,8 +1,9 @@
-"""Labels for a file of texts, in its order, in constant memory."""
+"""Labels, or tags and entities, for a file of texts, in its order, in constant memory."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import pathlib
 import sys
@@ -12,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from xdistil_tf import files
+from xdistil_tf import files, predict_tags
 from xdistil_tf.data.padding import pad_batch
 from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
 from xdistil_tf.evaluate import logits_function
@@ -31,7 +32,7 @@ class Predictor:
 
     Raises:
       FileNotFoundError: If there is no model.
-      ValueError: If the folder has no labels, or the task is tagging.
+      ValueError: If the folder has no labels.
     """
 
     def __init__(self, model_dir: str, precision: str = "float32"):
@@ -42,11 +43,26 @@ class Predictor:
             raise ValueError(
                 f"{folder} has no labels.json. Expected a model that was trained here on a task."
             )
-        if self.labels.task_type == "tagging":
-            raise ValueError("predict takes models for sentences and pairs. Received: tagging.")
         self._tokenizer: Tokenizer = load_tokenizer(folder)
         self._max_length = files.read_json(pathlib.Path(folder) / "xdistil.json")["max_seq_length"]
         self._logits = logits_function(folders.load_model(folder, precision))
+
+    @functools.cached_property
+    def tagger(self) -> predict_tags.Tagger:
+        """The model as one that tags words.
+
+        Raises:
+          ValueError: If it labels texts.
+        """
+        if self.labels.task_type != "tagging":
+            raise ValueError(f"Expected a tagging model. Received: {self.labels.task_type}.")
+        return predict_tags.Tagger(
+            self._logits,
+            self._logits.decode,
+            self._tokenizer,
+            self.labels.labels,
+            self._max_length,
+        )
 
     @property
     def header(self) -> list[str]:
@@ -125,9 +141,20 @@ class Predictor:
 
 
 def predict_file(
-    predictor: Predictor, input_file: str, output_file: str, batch_size: int = 64
+    predictor: Predictor,
+    input_file: str,
+    output_file: str,
+    batch_size: int = 64,
+    pretokenized: bool = False,
 ) -> int:
-    """Predicts a file (`-`: standard input) into a TSV file (`-`: standard output).
+    """Predicts a file (`-`: standard input) into TSV, of tags into lines of JSON.
+
+    Args:
+      predictor: The model.
+      input_file: One text a line; `-`: standard input.
+      output_file: Where to; `-`: standard output.
+      batch_size: Texts of a forward pass.
+      pretokenized: Of tags: words are what white space separates.
 
     Returns:
       The number of lines.
@@ -143,13 +170,32 @@ def predict_file(
         output = sys.stdout
         if output_file != "-":
             output = stack.enter_context(files.replaced_file(output_file, "w"))
-        output.write("\t".join(predictor.header) + "\n")
         count = 0
-        rows = predictor.rows(lines, batch_size, bar.update)
-        for count, row in enumerate(rows, start=1):  # noqa: B007
-            output.write("\t".join(row) + "\n")
+        written = _written(predictor, lines, batch_size, bar.update, pretokenized)
+        for count, line in enumerate(written):  # noqa: B007
+            output.write(line)
         output.flush()
     return count
+
+
+def _written(
+    predictor: Predictor,
+    lines: Iterable[str],
+    batch_size: int,
+    done: Callable[[int], object],
+    pretokenized: bool,
+) -> Iterator[str]:
+    """The header, empty for JSON, then a line for each text."""
+    if predictor.labels.task_type == "tagging":
+        yield ""
+        rows = predictor.tagger.rows(lines, batch_size, done, pretokenized)
+        yield from map(predict_tags.as_line, rows)
+        return
+    if pretokenized:
+        raise ValueError("--pretokenized is about words and their tags. Leave it out.")
+    yield "\t".join(predictor.header) + "\n"
+    for row in predictor.rows(lines, batch_size, done):
+        yield "\t".join(row) + "\n"
 
 
 def _lines(stack: contextlib.ExitStack, path: str) -> Iterator[str]:

@@ -84,7 +84,7 @@ class Evaluate(Config):
 
     data: str = "heldout"
     keep_best: str = pydantic.Field(
-        "objective", description="'objective', 'task' or the name of a metric."
+        "objective", description="'objective', 'task', 'macro' (over languages) or a metric's name."
     )
     patience: int | None = pydantic.Field(None, ge=1, description="Evaluations without progress.")
     every_steps: int | None = pydantic.Field(None, ge=1, description="Default: once an epoch.")
@@ -114,6 +114,9 @@ class Stage(Config):
     epochs: float | None = pydantic.Field(None, gt=0)
     steps: int | None = pydantic.Field(None, ge=1)
     batch_size: int = pydantic.Field(ge=1)
+    language_temperature: float | None = pydantic.Field(
+        None, gt=0, description="Draws languages by n^(1/T); none: as the data have them."
+    )
     optimizer: Optimizer = Optimizer()
     evaluate: Evaluate | None = None
 
@@ -155,9 +158,11 @@ class BiLSTMModel(Config):
     kind: Literal["bilstm"]
     embedding: Embedding = Embedding()
     lstm_units: int = pydantic.Field(600, ge=1, description="Per direction.")
+    lstm_layers: int = pydantic.Field(1, ge=1, description="Stacked.")
     projection_dim: int | None = pydantic.Field(None, description="Default: the teacher's width.")
     activation: str = "gelu"
     dropout: float = pydantic.Field(0.2, ge=0, lt=1)
+    crf: bool = pydantic.Field(False, description="Tagging: a CRF on the logits.")
 
 
 class WidthProjection(Config):
@@ -201,6 +206,7 @@ class EncoderModel(Config):
         None, description="Whose pooler it starts as."
     )
     width_projection: WidthProjection | None = None
+    crf: bool = pydantic.Field(False, description="Tagging: a CRF on the logits.")
 
     @pydantic.field_validator("layers_from", mode="wrap")
     @classmethod
@@ -416,7 +422,9 @@ def expand(recipe: Recipe, parts: Sequence[str], frozen: Collection[str] = ()) -
         if stage.unfreeze is None:
             expanded.append(stage)
             continue
-        order = named or tuple(part for part in parts if part not in frozen)
+        # Width projections serve terms of hidden states alone, and no head is above them.
+        left_out = (*frozen, "width_projection")
+        order = named or tuple(part for part in parts if part not in left_out)
         for count, part in enumerate(order, start=1):
             expanded.append(
                 stage.model_copy(

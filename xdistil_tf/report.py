@@ -232,7 +232,7 @@ def _stage_reports(
     for number, stage in enumerate(student["stages"], start=1):
         reported = None
         # Before a stage has trained the head, the metric says nothing.
-        if "logits" in stage["outputs"]:
+        if not {"logits", "potentials", "marginals"}.isdisjoint(stage["outputs"]):
             weights = checkpoints.read_weights(folder / f"{number:02d}_{stage['name']}")
             variables = model.named_variables()
             # Width projections belong to the training alone.

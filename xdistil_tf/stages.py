@@ -26,6 +26,7 @@ from xdistil_tf import (
 )
 from xdistil_tf.bound_data import BoundData
 from xdistil_tf.checkpoints import StageFolder
+from xdistil_tf.data import language_draw
 from xdistil_tf.data.pipeline import Batches, check_lengths
 from xdistil_tf.data.pretraining.dynamic import masking_of
 from xdistil_tf.data.record_set import RecordSet
@@ -134,6 +135,7 @@ class Stages:
                 seed=seed,
                 sidecars=self._teaching.sidecars(objective, records),
                 masking=masking_of(records, seed),
+                draw=_draw(stage, records, seed),
             )
             result = trainer.run(
                 stage,
@@ -312,9 +314,11 @@ class Stages:
             return None
         task = self._bound.task
         key = stage.evaluate.keep_best
-        key = task.metric if key == "task" else key
+        if key == "task" or (key == metrics.MACRO and len(task.languages) == 1):
+            key = task.metric
         # Where no term reads the logits, nothing has trained the head yet: no metrics then.
-        scored = task if key != "objective" or "logits" in objective.student_request else None
+        trained = not {"logits", "potentials", "marginals"}.isdisjoint(objective.student_request)
+        scored = task if key != "objective" or trained else None
         records = self._bound.named(stage.evaluate.data, stage.name)
         scorer = StageScorer(
             self._model,
@@ -378,13 +382,14 @@ def _check_metric(stage: recipe.Stage, task: TaskInfo | None, available: outputs
 def _selectable(task: TaskInfo | None, available: outputs.Request) -> tuple[str, ...]:
     if task is None:
         return ("objective", *(n for n, output in _OF_MASKED_LM.items() if output in available))
+    of_task = ("objective", "task", metrics.MACRO)
     if task.task_type == "tagging":
-        return ("objective", "task", "span_f1")
+        return (*of_task, task.metric)
     if task.task_type == "regression":
-        return ("objective", "task", *classification.REGRESSION)
+        return (*of_task, *classification.REGRESSION)
     binary = classification.BINARY if len(task.labels) != 2 else ()
     known = [name for name in classification.CLASSIFICATION if name not in binary]
-    return ("objective", "task", *known)
+    return (*of_task, *known)
 
 
 def _content(records: RecordSet) -> dict[str, Any] | str:
@@ -400,6 +405,19 @@ def _content(records: RecordSet) -> dict[str, Any] | str:
         return content
     named = content if isinstance(content, dict) else {"all": content}
     return named | {"masking": masking.definition}
+
+
+def _draw(
+    stage: recipe.Stage, records: RecordSet, seed: tuple[int, int]
+) -> language_draw.LanguageDraw | None:
+    """How the languages of a stage are drawn, if it says so."""
+    if stage.language_temperature is None:
+        return None
+    languages = language_draw.read_languages(records)
+    draw = language_draw.LanguageDraw(languages, stage.language_temperature, seed)
+    sizes = {name.decode("utf-8"): size for name, size in draw.sizes.items()}
+    logging.info("Stage %s: an epoch has, by language, %s.", stage.name, sizes)
+    return draw
 
 
 class _StageData:

@@ -101,7 +101,7 @@ class EncoderStart:
     def _made_encoder(self) -> Encoder:
         config, precision, seed = self._model, self.config.precision, self.config.seed
         fields = recipe.to_plain(config)
-        for name in (*_NOT_OF_THE_ENCODER, "pooler"):
+        for name in (*_NOT_OF_THE_ENCODER, "pooler", "crf"):
             fields.pop(name, None)
         fields = dict(encoder_presets.PRESETS.get(config.preset, {})) | fields
         head = self._head()
@@ -130,6 +130,7 @@ class EncoderStart:
         pooler = self._model.pooler
         if self.task is not None:
             head = {"kind": self.task.task_type, "num_labels": num_labels(self.task)}
+            head |= {"crf": self._model.crf}
             pooler = pooler or self._pooler_of_the_source()
         else:
             terms = [term for stage in self.config.stages for term in stage.objective]

@@ -48,6 +48,7 @@ class ResolvedTerm:
       key_mask: Whether the loss is given the mask of the keys.
       free_axis: The axis in which student and teacher may differ in size, if there is one.
       labels: Whether the target is an integer per position instead of values like the output's.
+      chain: Whether the loss is given the weights, since its positions depend on each other.
       weight: Factor of the term.
       temperature: That both sides are softened with.
       top_k: Of `masked_lm_top_k`, how many words are compared; `None`: all that there are.
@@ -66,6 +67,7 @@ class ResolvedTerm:
     key_mask: bool
     free_axis: int | None
     labels: bool
+    chain: bool
     weight: float
     temperature: float = 1.0
     top_k: int | None = None
@@ -120,7 +122,7 @@ def resolve_terms(
         )
     if not terms:
         raise ValueError("Expected an objective of at least one term. Received: none.")
-    terms = [_resolve_task(term, task_type) for term in terms]
+    terms = [_resolve_task(term, task_type, student_available) for term in terms]
     depths = (
         student_layers or _depth(student_available),
         teacher_layers or _depth(teacher_available or {}),
@@ -136,7 +138,9 @@ def resolve_terms(
     return tuple(resolved)
 
 
-def _resolve_task(term: recipe.Term, task_type: str | None) -> recipe.Term:
+def _resolve_task(
+    term: recipe.Term, task_type: str | None, student_available: outputs.Request
+) -> recipe.Term:
     if term.loss not in _BY_TASK:
         return term
     if task_type is None:
@@ -150,7 +154,10 @@ def _resolve_task(term: recipe.Term, task_type: str | None) -> recipe.Term:
             f"Term {term.loss!r}: it compares 'logits' with {target!r}. Expected neither output "
             f"nor target. Received: output={term.output!r}, target={term.target!r}."
         )
-    return term.model_copy(update={"loss": loss, "output": "logits", "target": target})
+    output = "logits"
+    if term.loss == "task" and "potentials" in student_available:
+        loss, output = "crf_negative_log_likelihood", "potentials"
+    return term.model_copy(update={"loss": loss, "output": output, "target": target})
 
 
 def _unique_names(terms: Sequence[recipe.Term]) -> list[str]:
@@ -202,6 +209,7 @@ def _resolve(
         key_mask=(attention or spec.relates_tokens) and "mask" in parameters,
         free_axis=_free_axis(term, spec),
         labels=spec.labels,
+        chain=spec.chain,
         weight=float(term.weight),
         temperature=term.temperature,
         top_k=term.options.get("k"),
@@ -363,6 +371,10 @@ def _positions(term: recipe.Term, spec: losses.LossSpec, task_type: str | None) 
 
 
 def _check_place(term: recipe.Term, positions: str, task_type: str | None) -> None:
+    if "marginals" in (term.output, term.target_output) and term.at != "word":
+        raise ValueError(
+            "'marginals' are those of words. Expected at='word'. Received: at='token'."
+        )
     by_token = positions in ("tokens", "labels") and "T" in _axes(term.output, task_type)
     if term.at == "word" and (not by_token or term.output == "attention"):
         raise ValueError(

@@ -8,6 +8,7 @@ without a look at the library. A new loss gets all promises by adding a row.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -92,6 +93,7 @@ SIZES = {
     "H": HEADS,
     "G": 3,  # and has more heads.
     "C": CLASSES,
+    "S": CLASSES + 1,
     "P": SLOTS,
     "V": VOCABULARY,
     "1": 1,
@@ -142,6 +144,27 @@ def teacher_words(random) -> Batch:
         "logsumexp/2": np.log(np.exp(log_p / 2).sum(-1)).astype(np.float32),
     }
     return {f"teacher/masked_lm_top_k/{name}": value for name, value in arrays.items()}
+
+
+# Row C of the potentials are those of first tags.
+
+
+def over_sequences(batch):
+    """The negative log-likelihood of each sentence, by enumeration, over the number of words."""
+    total = count = 0.0
+    for b in np.flatnonzero(batch["example_weights"]):
+        places = np.flatnonzero(batch["label_weights"][b])
+        potentials = np.float64(batch["student/potentials"][b])
+
+        def score(tags, places=places, potentials=potentials):
+            steps = zip(places, (CLASSES, *tags[:-1]), tags, strict=True)
+            return sum(potentials[place, before, tag] for place, before, tag in steps)
+
+        every = itertools.product(range(CLASSES), repeat=len(places))
+        total += np.log(sum(np.exp(score(tags)) for tags in every))
+        total -= score(tuple(batch["label_ids"][b, places]))
+        count += len(places)
+    return total / count
 
 
 # The mathematics, on one vector in float64.
@@ -561,6 +584,18 @@ ROWS = (
         over_tokens(label_entropy, "logits", "label_ids", "label_weights"),
         "tagging",
         outputs={"student/logits": "BTC"},
+        labels=_TOKEN_LABELS,
+    ),
+    Row(
+        "crf_negative_log_likelihood-potentials",
+        {
+            "loss": "crf_negative_log_likelihood",
+            "output": "potentials",
+            "target": "label_ids",
+        },
+        over_sequences,
+        "tagging",
+        outputs={"student/potentials": "BTSC"},
         labels=_TOKEN_LABELS,
     ),
     Row(

@@ -21,9 +21,15 @@ def make_objective(row, *terms):
     return Objective(
         terms or [row.make_term()],
         row.task_type,
-        losses_table.STUDENT_AVAILABLE,
+        _available(row),
         losses_table.TEACHER_AVAILABLE,
     )
+
+
+def _available(row):
+    """A student gives potentials only where its tags are those of a CRF."""
+    potentials = {"potentials": None} if "student/potentials" in row.outputs else {}
+    return losses_table.STUDENT_AVAILABLE | potentials
 
 
 def nest(batch):

@@ -69,10 +69,18 @@ ROWS = [
     Row("bilstm", BiLSTM, _BILSTM),
     Row("bilstm-regression", BiLSTM, _BILSTM | {"task_type": "regression", "num_labels": 1}),
     Row("bilstm-tagging", BiLSTM, _BILSTM | {"task_type": "tagging"}, tokens=True),
+    Row("bilstm-crf", BiLSTM, _BILSTM | {"task_type": "tagging", "crf": True}, tokens=True),
+    Row("bilstm-stacked", BiLSTM, _BILSTM | {"lstm_layers": 2}),
     Row("bilstm-pruned", BiLSTM, _BILSTM | {"remap": True, "embedding_rows": 9}),
     Row("bilstm-frozen", BiLSTM, _BILSTM | {"trainable_embedding": False}),
     Row("bert", Encoder, _head("classification")),
     Row("bert-tagging", Encoder, _head("tagging"), tokens=True),
+    Row(
+        "bert-crf",
+        Encoder,
+        _ENCODER | {"head": {"kind": "tagging", "num_labels": 3, "crf": True}},
+        tokens=True,
+    ),
     Row("bert-regression", Encoder, _head("regression", 1)),
     Row(
         "bert-pretraining",
@@ -107,5 +115,7 @@ def features(length=LENGTH, rows=slice(None), pad_id=0):
         "input_mask": mask,
         "segment_ids": segments.astype(np.int32),
         "masked_lm_positions": positions,
+        # A special token, then words of one and two pieces.
+        "word_index": np.where(mask > 0, (np.arange(length) + 1) * 2 // 3 - 1, -1).astype(np.int32),
     }
     return {name: tf.constant(value[rows]) for name, value in batch.items()}

@@ -15,7 +15,7 @@ from xdistil_tf.export import parity
 from xdistil_tf.export.model_folder import export_model_folder
 from xdistil_tf.run import run
 
-pytest_plugins = ["tests.small_task"]
+pytest_plugins = ["tests.small_task", "tests.small_tags"]
 
 CONFIGS = pathlib.Path(xdistil_tf.__file__).parent.parent / "configs"
 PATHS = sorted(
@@ -91,6 +91,17 @@ def narrow(small, tmp_path_factory):
     return encoder_folder(folder, small.tokenizer, {"kind": None}, **SMALLER)
 
 
+@pytest.fixture(scope="session")
+def narrow_tagger(tagged, tmp_path_factory):
+    """The same for tags."""
+    folder = tmp_path_factory.mktemp("narrow_tagger")
+    return encoder_folder(folder, tagged.tokenizer, {"kind": None}, **SMALLER)
+
+
+def of_tags(path):
+    return path.stem.startswith("ner")
+
+
 def arguments(config, small, small_cache, corpus, language_model, narrow):
     """What a run of this recipe needs."""
     named = {"options": OPTIONS}
@@ -102,7 +113,8 @@ def arguments(config, small, small_cache, corpus, language_model, narrow):
         if config.model.hidden_size is None and config.model.layers_from is None:
             named["init_checkpoint"] = narrow
     elif config.teacher is not None:
-        named |= {"teacher": small.teacher, "teacher_cache": str(small_cache.folder)}
+        named |= {"teacher": small.teacher}
+        named |= {"teacher_cache": str(small_cache.folder)} if small_cache else {}
     elif config.model.kind == "encoder" and config.model.hidden_size is None:
         named["init_checkpoint"] = small.encoder
     data = corpus if any(one.data == "corpus" for one in config.stages) else small.data()
@@ -113,9 +125,13 @@ def arguments(config, small, small_cache, corpus, language_model, narrow):
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_a_recipe_trains_resumes_and_exports(
-    path, small, small_cache, corpus, language_model, narrow, tmp_path, monkeypatch
-):
+    path, small, small_cache, corpus, language_model, narrow, tagged, narrow_tagger, tmp_path,
+    monkeypatch,
+):  # fmt: skip
     config = shrunk(path)
+    if of_tags(path):
+        config = config.model_copy(update={"max_seq_length": 16})
+        small, small_cache, narrow = tagged, None, narrow_tagger
     data, named = arguments(config, small, small_cache, corpus, language_model, narrow)
     whole = run(config, data, tmp_path / "whole", **named)
     assert all(one["steps"] == 2 and np.isfinite(one["loss"]) for one in whole["stages"])
@@ -147,6 +163,8 @@ def test_a_recipe_trains_resumes_and_exports(
     # Processes of their own are proven in saved_model_test.py.
     monkeypatch.setattr(parity, "check_in_fresh_process", check)
     export_model_folder(str(tmp_path / "whole"), tmp_path / "export" / "1", ["the soup was great"])
+    if of_tags(path):
+        return  # tagging_test.py serves them.
     served = tf.saved_model.load(str(tmp_path / "export" / "1")).signatures["serving_default"]
     answer = served(text=tf.constant(["the soup", ""]))
     assert answer["scores"].shape == (2, len(small.info.labels))

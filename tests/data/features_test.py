@@ -1,6 +1,6 @@
 import pytest
 
-from xdistil_tf.data.features import Truncation, featurise
+from xdistil_tf.data.features import Truncation, featurise, featurise_words
 from xdistil_tf.data.readers import Example
 
 
@@ -25,7 +25,7 @@ def test_unknown_gold_has_weight_zero(tokenizer):
     assert (features["label_ids"], features["label_weights"]) == ([0], [0.0])
     features = one(Example("x:1", "good"), tokenizer, "regression")
     assert (features["label_values"], features["label_weights"]) == ([0.0], [0.0])
-    features = one(Example("x:1", ("good",)), tokenizer, "tagging")
+    ((features,),) = featurise_words([Example("x:1", ("good",))], tokenizer, ("O",))
     assert features["label_weights"] == [0.0, 0.0, 0.0]
 
 
@@ -35,12 +35,39 @@ def test_regression_pair(tokenizer):
     assert features["segment_ids"] == [0, 0, 0, 1, 1]
 
 
+def tagged(tokenizer, labels=("O", "B-PER"), **options):
+    example = Example("x:1", ("johns", "film", "sleeps"), label=("B-PER", "O", "O"))
+    (windows,) = featurise_words([example], tokenizer, labels, **options)
+    return windows
+
+
 def test_a_tag_stands_on_the_first_piece_of_its_word(tokenizer):
-    example = Example("x:1", ("johns", "film", "sleeps"), label=("B", "O", "O"))
-    features = one(example, tokenizer, "tagging", ("O", "B"))
+    (features,) = tagged(tokenizer)
     assert features["word_index"] == [-1, 0, 0, 1, 2, -1]
     assert features["label_ids"] == [0, 1, 0, 0, 0, 0]
     assert features["label_weights"] == [0.0, 1.0, 0.0, 1.0, 1.0, 0.0]
+
+
+def test_further_pieces_may_go_on_with_the_tag_of_their_word(tokenizer):
+    (features,) = tagged(tokenizer, ("O", "B-PER", "I-PER"), all_pieces=True)
+    assert features["label_ids"] == [0, 1, 2, 0, 0, 0]
+    assert features["label_weights"] == [0.0, 1.0, 1.0, 1.0, 1.0, 0.0]
+    (features,) = tagged(tokenizer, all_pieces=True)  # There is no tag that goes on.
+    assert features["label_weights"] == [0.0, 1.0, 0.0, 1.0, 1.0, 0.0]
+
+
+def test_each_word_of_a_windowed_sentence_counts_once(tokenizer):
+    words = ("a", "good", "film", "in", "paris", "john", "sleeps", "the", "bad", "very")
+    example = Example("x:1", words, label=("O",) * len(words))
+    (windows,) = featurise_words([example], tokenizer, ("O",), max_seq_length=6)
+    assert [one["id"] for one in windows] == [b"x:1", b"x:1/w2", b"x:1/w3"]
+    counted = [
+        word
+        for one in windows
+        for word, weight in zip(one["word_index"], one["label_weights"], strict=True)
+        if weight
+    ]
+    assert counted == list(range(len(words)))
 
 
 def test_truncation_is_counted(tokenizer):

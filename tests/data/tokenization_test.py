@@ -51,13 +51,36 @@ def test_pairs_lose_pieces_as_in_berts_code(tokenizer):
 
 
 def test_word_index_counts_the_given_words(tokenizer):
-    (one,) = tokenizer.encode_words_batch([["films", "U.S.", "badly"]])
-    assert one.word_index == [-1, 0, 0, 1, 1, 1, 1, 2, 2, -1]
+    ((one,),) = tokenizer.encode_windows([["films", "U.S.", "badly"]])
+    assert one.encoding.word_index == [-1, 0, 0, 1, 1, 1, 1, 2, 2, -1]
 
 
-def test_a_word_without_pieces_has_no_index(tokenizer):
-    (one,) = tokenizer.encode_words_batch([["good", "\u200e", "bad"]])
-    assert one.word_index == [-1, 0, 2, -1]
+def test_a_word_that_nothing_is_left_of_is_one_unknown_piece(tokenizer):
+    ((one,),) = tokenizer.encode_windows([["good", "\u200e", "bad"]])
+    assert one.encoding.word_index == [-1, 0, 1, 2, -1]
+    assert one.encoding.input_ids[2] == tokenizer.unk_id
+
+
+def test_a_long_sentence_becomes_windows_between_special_tokens(tokenizer):
+    words = ["a", "films", "good", "badly", "the", "films", "in"]
+    (made,) = tokenizer.encode_windows([words], max_length=8)
+    assert [one.encoding.word_index for one in made] == [
+        [-1, 0, 1, 1, 2, 3, 3, -1],
+        [-1, 4, 5, 5, 6, -1],
+    ]
+    assert [(one.words.own_first, one.words.own_stop) for one in made] == [(0, 4), (4, 7)]
+    for one in made:
+        ids = one.encoding.input_ids
+        assert (ids[0], ids[-1]) == (tokenizer.cls_id, tokenizer.sep_id)
+        assert one.encoding.segment_ids == [0] * len(ids)
+        assert not one.encoding.truncated
+
+
+def test_a_word_that_no_window_takes_keeps_its_first_pieces(tokenizer):
+    ((first, second),) = tokenizer.encode_windows([["x" * 9, "good"]], max_length=6)
+    assert first.encoding.word_index == [-1, 0, 0, 0, 0, -1]
+    assert second.encoding.word_index == [-1, 1, -1]
+    assert first.encoding.truncated
 
 
 def test_a_limit_without_room_for_text_is_refused(tokenizer):
@@ -156,7 +179,8 @@ def test_byte_level_words_are_read_as_after_a_space():
     backend = tokenizers.Tokenizer(models.BPE(vocabulary, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe = Tokenizer(backend, {"cls_token": "<s>", "sep_token": "</s>"})
-    (one,) = bpe.encode_words_batch([["a", "b"]], max_length=8)
+    ((window,),) = bpe.encode_windows([["a", "b"]], max_length=8)
+    one = window.encoding
     assert bpe.kind == "bpe"
     assert [bpe.tokens[token] for token in one.input_ids] == ["Ġ", "a", "Ġ", "b"]
     assert one.word_index == [0, 0, 1, 1]
@@ -174,7 +198,8 @@ def test_a_unigram_folder_round_trips(tmp_path):
     )  # fmt: skip
     special = {"cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     unigram = Tokenizer(backend, special)
-    (one,) = unigram.encode_words_batch([["good", "films"]])
+    ((window,),) = unigram.encode_windows([["good", "films"]])
+    one = window.encoding
     assert [unigram.tokens[token] for token in one.input_ids] == [
         "<s>", "\u2581good", "\u2581", "film", "s", "</s>",
     ]  # fmt: skip

@@ -10,8 +10,9 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from xdistil_tf.data import windows
 from xdistil_tf.data.readers import Example
-from xdistil_tf.data.tokenization import Encoding, Tokenizer
+from xdistil_tf.data.tokenization import Encoding, Tokenizer, WordWindow
 
 _CHUNK = 2048
 
@@ -72,59 +73,101 @@ def featurise(
     "input_ids": [101, 7592, 2088, 102], "input_mask": [1, 1, 1, 1], "segment_ids": [0, 0, 0, 0],
     "label_ids": [1], "label_weights": [1.0], "language": b"default"}`.
 
-    In tagging the first piece of a word carries its tag with weight 1; special tokens and further
-    pieces have weight 0.
-
     Raises:
       ValueError: If a label is not one of `labels`.
     """
     label_ids = {label: number for number, label in enumerate(labels)}
     counter = truncation or Truncation()
+    for chunk in _chunks(examples):
+        texts_b = [one.text_b for one in chunk] if chunk[0].text_b is not None else None
+        encoded = tokenizer.encode_batch([one.text for one in chunk], texts_b, max_seq_length)
+        for example, encoding in zip(chunk, encoded, strict=True):
+            counter.count += encoding.truncated
+            yield _inputs(example.id, example, encoding) | _gold(example, task_type, label_ids)
+
+
+def featurise_words(
+    examples: Iterable[Example],
+    tokenizer: Tokenizer,
+    labels: Sequence[str],
+    max_seq_length: int = 128,
+    truncation: Truncation | None = None,
+    all_pieces: bool = False,
+) -> Iterator[list[dict[str, Any]]]:
+    """Yields the features of each tagged sentence: one dict, or of a long one one for each window.
+
+    The first piece of a word carries its tag with weight 1, in the window where the word counts;
+    special tokens, further pieces and words that are there as context have weight 0.
+
+    Args:
+      examples: With words as text, and a tag for each as label, or none.
+      tokenizer: Of the model.
+      labels: The tags in the order of their ids.
+      max_seq_length: Pieces of a window, special tokens included.
+      truncation: Counts the sentences that lost pieces of a word.
+      all_pieces: Whether further pieces have the tag that goes on with their word's, and weight 1.
+
+    Raises:
+      ValueError: If a tag is not one of `labels`.
+    """
+    label_ids = {label: number for number, label in enumerate(labels)}
+    counter = truncation or Truncation()
+    for chunk in _chunks(examples):
+        encoded = tokenizer.encode_windows([one.text for one in chunk], max_seq_length)
+        for example, made in zip(chunk, encoded, strict=True):
+            counter.count += made[0].encoding.truncated
+            yield [
+                _inputs(windows.window_id(example.id, number), example, window.encoding)
+                | {"word_index": window.encoding.word_index}
+                | _tags(example, window, label_ids, all_pieces)
+                for number, window in enumerate(made, start=1)
+            ]
+
+
+def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
     remaining = iter(examples)
     while chunk := list(itertools.islice(remaining, _CHUNK)):
-        for example, encoding in zip(
-            chunk, _encode(chunk, tokenizer, task_type, max_seq_length), strict=True
-        ):
-            counter.count += encoding.truncated
-            length = len(encoding.input_ids)
-            features = {
-                "id": example.id.encode("utf-8"),
-                "input_ids": encoding.input_ids,
-                "input_mask": [1] * length,
-                "segment_ids": encoding.segment_ids,
-                "language": example.language.encode("utf-8"),
-            }
-            features.update(_gold(example, encoding, task_type, label_ids))
-            yield features
+        yield chunk
 
 
-def _encode(
-    chunk: Sequence[Example], tokenizer: Tokenizer, task_type: str, max_seq_length: int
-) -> list[Encoding]:
-    if task_type == "tagging":
-        return tokenizer.encode_words_batch([one.text for one in chunk], max_seq_length)
-    pair = chunk[0].text_b is not None
-    second = [one.text_b for one in chunk] if pair else None
-    return tokenizer.encode_batch([one.text for one in chunk], second, max_seq_length)
+def _inputs(record_id: str, example: Example, encoding: Encoding) -> dict[str, Any]:
+    return {
+        "id": record_id.encode("utf-8"),
+        "input_ids": encoding.input_ids,
+        "input_mask": [1] * len(encoding.input_ids),
+        "segment_ids": encoding.segment_ids,
+        "language": example.language.encode("utf-8"),
+    }
 
 
-def _gold(
-    example: Example, encoding: Encoding, task_type: str, label_ids: Mapping[str, int]
-) -> dict[str, Any]:
+def _gold(example: Example, task_type: str, label_ids: Mapping[str, int]) -> dict[str, Any]:
     known = 0.0 if example.label is None else 1.0
     if task_type == "regression":
         return {"label_values": [float(example.label or 0.0)], "label_weights": [known]}
-    if task_type == "classification":
-        number = _label_id(example, example.label, label_ids) if known else 0
-        return {"label_ids": [number], "label_weights": [known]}
-    words = encoding.word_index
-    ids, weights, before = [], [], -1
-    for word in words:
-        first = word >= 0 and word != before and known
-        ids.append(_label_id(example, example.label[word], label_ids) if first else 0)
-        weights.append(1.0 if first else 0.0)
+    number = _label_id(example, example.label, label_ids) if known else 0
+    return {"label_ids": [number], "label_weights": [known]}
+
+
+def _tags(
+    example: Example, window: WordWindow, label_ids: Mapping[str, int], all_pieces: bool
+) -> dict[str, Any]:
+    pieces = window.encoding.word_index
+    ids, weights = [0] * len(pieces), [0.0] * len(pieces)
+    if example.label is None:
+        return {"label_ids": ids, "label_weights": weights}
+    own = range(window.words.own_first, window.words.own_stop)
+    before = -1
+    for place, word in enumerate(pieces):
+        if word in own:
+            tag = example.label[word]
+            if word != before:
+                ids[place], weights[place] = _label_id(example, tag, label_ids), 1.0
+            elif all_pieces:
+                goes_on = f"I-{tag[2:]}" if tag.startswith("B-") else tag
+                ids[place] = label_ids.get(goes_on, 0)
+                weights[place] = float(goes_on in label_ids)
         before = word
-    return {"label_ids": ids, "label_weights": weights, "word_index": words}
+    return {"label_ids": ids, "label_weights": weights}
 
 
 def _label_id(example: Example, label: Any, label_ids: Mapping[str, int]) -> int:

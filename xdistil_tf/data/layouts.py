@@ -13,12 +13,19 @@ from xdistil_tf.data.rows import Problem
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Names of the columns in headed TSV, CSV and JSON lines; None: the usual names."""
+    """How a user's files are read.
+
+    Attributes:
+      text, text_b, label, language: Names of the columns in headed TSV, CSV and JSON lines, of
+        CoNLL files numbers; None: the usual ones.
+      tag_scheme: One of `tags.SCHEMES`.
+    """
 
     text: str | None = None
     text_b: str | None = None
     label: str | None = None
     language: str | None = None
+    tag_scheme: str = "auto"
 
 
 USUAL_COLUMNS = Columns()
@@ -91,8 +98,7 @@ def open_rows(
     if path.suffix == ".csv":
         return _fields(path, rows.read_csv(path), spec, label, headed=True)
     if spec.task_type == "tagging" and (path.suffix == ".conll" or rows.looks_like_conll(path)):
-        layout = Layout(0, None, 1, None, None, 2, "\t")
-        return (_picked(line, cells, layout) for line, cells in rows.read_conll(path))
+        return _conll_fields(path, spec, label)
     return _fields(path, rows.read_tsv(path), spec, label, headed=spec.headed)
 
 
@@ -102,6 +108,33 @@ def has_pairs(path: pathlib.Path, spec: Spec) -> bool:
         if isinstance(fields, Fields):
             return fields.text_b is not None
     return False
+
+
+def _conll_fields(
+    path: pathlib.Path, spec: Spec, label: str
+) -> Iterator[tuple[int, Fields | Problem]]:
+    token = _column_number(path, "text", spec.columns.text, 0)
+    tag = None if label == "ignored" else _column_number(path, "label", spec.columns.label, -1)
+    source = rows.read_conll(path, token, tag)
+    if label == "optional" and spec.columns.label is None and rows.conll_width(path) == 1:
+        source = rows.read_conll(path, token, None)
+    for line, cells in source:
+        if isinstance(cells, Problem):
+            yield line, cells
+        else:
+            yield line, Fields(cells[0], None, cells[1] if len(cells) > 1 else None, separator="\t")
+
+
+def _column_number(path: pathlib.Path, key: str, given: str | None, usual: int) -> int:
+    if given is None:
+        return usual
+    try:
+        return int(given)
+    except ValueError:
+        raise ValueError(
+            f"{path} has one token a line and no header: expected the number of a column, counted "
+            f"from 0, as --{key}_column. Received: {given!r}."
+        ) from None
 
 
 def _fields(

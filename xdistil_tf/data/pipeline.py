@@ -7,7 +7,7 @@ step, so a run resumes by asking for the next step.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,7 @@ class Batches:
         worker: tuple[int, int] = (0, 1),
         window: int = WINDOW,
         block: int = BLOCK,
+        draw: Callable[[int], np.ndarray] | None = None,
     ):
         """Checks that everything fits together; reads one record.
 
@@ -73,8 +74,7 @@ class Batches:
           sidecars: Teacher outputs by feature name, `teacher/logits`.
           masking: Draws the masks of records that have none on disk.
           worker: Which process, of how many; each reads the slices of its own replicas.
-          window: See `Plan`.
-          block: See `Plan`.
+          window, block, draw: See `Plan`.
 
         Raises:
           ValueError: If numbers are not positive, replicas cannot be shared out evenly, a side-car
@@ -84,7 +84,7 @@ class Batches:
             if value < 1:
                 raise ValueError(f"Expected {name} of at least 1. Received: {name}={value}.")
         self.records = records
-        self.plan = Plan(records.lengths, batch_size, seed, shuffle, window, block)
+        self.plan = Plan(records.lengths, batch_size, seed, shuffle, window, block, draw)
         self.steps_per_epoch = self.plan.steps_per_epoch
         self.slices = num_replicas * accumulation
         self._masking = masking
@@ -283,7 +283,8 @@ def _schema(records: RecordSet) -> dict[str, FeatureSpec]:
         kind = known.kind if known else _kind(values)
         axis = known.axis if known else "slot"
         if axis == "label" or not known:
-            if len(values) == 1:
+            # A sentence of words may have a single piece.
+            if len(values) == 1 and not (axis == "label" and "word_index" in first):
                 axis = "example"
             elif axis == "label" or len(values) == len(first["input_ids"]):
                 axis = "token"

@@ -9,7 +9,7 @@ sequential, and any batch is found by arithmetic, not by replaying the epoch.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -21,8 +21,9 @@ _NOISE = 0.1
 class Plan:
     """The batches of all epochs by step number.
 
-    Each epoch holds each record once; only its last batch can be short. Before: lengths
-    [3, 9, 3, 8], batch size 2. After, for some seed, the batches of epoch 0: `[1, 3]`, `[2, 0]`.
+    Each epoch holds each record once, or what `draw` says; only its last batch can be short.
+    Before: lengths [3, 9, 3, 8], batch size 2. After, for some seed, the batches of epoch 0:
+    `[1, 3]`, `[2, 0]`.
 
     Attributes:
       steps_per_epoch: Batches of an epoch.
@@ -36,6 +37,7 @@ class Plan:
         shuffle: bool = True,
         window: int = WINDOW,
         block: int = BLOCK,
+        draw: Callable[[int], np.ndarray] | None = None,
     ):
         """Checks and keeps the arguments.
 
@@ -46,6 +48,8 @@ class Plan:
           shuffle: False gives each epoch the same order, sorted by length within windows.
           window: Records that are sorted together; rounded up to whole batches.
           block: Contiguous records that stay together before that.
+          draw: The records of each epoch, as many as there are, some of them perhaps several times;
+            None: all of them.
 
         Raises:
           ValueError: If a number is not positive, or there is no record.
@@ -61,6 +65,7 @@ class Plan:
         self._seed = [seed] if isinstance(seed, int | np.integer) else list(seed)
         self._shuffle = shuffle
         self._block = block
+        self._draw = None if draw is None else functools.lru_cache(maxsize=2)(draw)
         self._window_batches = -(-window // batch_size)
         # Two windows: the one being read and, at its border, the one before.
         self._window = functools.lru_cache(maxsize=2)(self._make_window)
@@ -76,18 +81,20 @@ class Plan:
         size = self._window_batches * self.batch_size
         start, total = window * size, len(self.lengths)
         numbers = self._visited(epoch, start, min(start + size, total))
+        if self._draw is not None:
+            numbers = self._draw(epoch)[numbers]
         if not self._shuffle:
             numbers = numbers[np.argsort(self.lengths[numbers], kind="stable")]
             return _cut(numbers, self.batch_size)
-        random = _random(*self._seed, epoch, window + 1)
-        numbers = numbers[_permutation(random, len(numbers))]
+        random = random_bits(*self._seed, epoch, window + 1)
+        numbers = numbers[permutation(random, len(numbers))]
         short = len(numbers) % self.batch_size
         rest, last = numbers[short:], numbers[:short]
         # Disturbed lengths, or small data sets would form nearly the same batches each epoch.
         noise = 1 + _NOISE * (2 * _uniform(random, len(rest)) - 1)
         rest = rest[np.argsort(self.lengths[rest] * noise, kind="stable")]
         batches = _cut(rest, self.batch_size)
-        batches = [batches[number] for number in _permutation(random, len(batches))]
+        batches = [batches[number] for number in permutation(random, len(batches))]
         return batches + [last] * bool(short)
 
     def _visited(self, epoch: int, start: int, stop: int) -> np.ndarray:
@@ -107,7 +114,7 @@ class Plan:
     def _make_blocks(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The order of the blocks, and where each ends in the epoch."""
         total = len(self.lengths)
-        blocks = _permutation(_random(*self._seed, epoch, 0), -(-total // self._block))
+        blocks = permutation(random_bits(*self._seed, epoch, 0), -(-total // self._block))
         sizes = np.minimum((blocks + 1) * self._block, total) - blocks * self._block
         return blocks, np.cumsum(sizes)
 
@@ -116,12 +123,16 @@ def _cut(numbers: np.ndarray, size: int) -> list[np.ndarray]:
     return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
-def _random(*entropy: int) -> np.random.Philox:
-    """NumPy keeps the raw stream of a bit generator for ever, that of `Generator` it may change."""
+def random_bits(*entropy: int) -> np.random.Philox:
+    """A source of random bits, a pure function of some integers.
+
+    NumPy keeps the raw stream of a bit generator for ever, that of `Generator` it may change.
+    """
     return np.random.Philox(np.random.SeedSequence([int(one) % 2**64 for one in entropy]))
 
 
-def _permutation(random: np.random.Philox, size: int) -> np.ndarray:
+def permutation(random: np.random.Philox, size: int) -> np.ndarray:
+    """Numbers below `size` in random order."""
     return np.argsort(random.random_raw(size), kind="stable")
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import itertools
 import math
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from absl import logging
 
-from xdistil_tf.data import layouts, rows
+from xdistil_tf.data import layouts, rows, tags
 from xdistil_tf.data.glue import DIAGNOSTIC, DIAGNOSTIC_FILES, GLUE, SPLIT_FILES
 from xdistil_tf.data.layouts import USUAL_COLUMNS, Columns, Fields, Spec
 from xdistil_tf.data.rows import Problem
@@ -27,6 +28,8 @@ _METRICS = {
     "regression": "pearson_spearman",
     "tagging": "span_f1",
 }
+_NO_SPANS = "word_accuracy"  # The metric of tags that mark no spans.
+_LOOKED_AT = 10_000  # Sentences of a file that tell the scheme of its tags.
 _SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".conll", ".txt")
 _LANGUAGE = re.compile(r"([a-z]{2,3})((?:-[A-Za-z]+)?):(.+)", re.DOTALL)
 _ISO_639_1 = frozenset(
@@ -125,7 +128,12 @@ def read_task(
     known = tuple(labels or ()) or glue_labels
     if not known and spec.task_type != "regression" and label_file.is_file():
         known = _read_labels(label_file)
-    reader = _Reader(spec, known, max_bad_rows, allow_empty)
+    scheme = "none"
+    if spec.task_type == "tagging":
+        scheme = _scheme(found, spec, known)
+        known = _labels_in_iob2(known, scheme, label_file)
+        metric = _NO_SPANS if scheme == "none" else metric
+    reader = _Reader(spec, known, max_bad_rows, allow_empty, scheme)
     data = {}
     for split in sorted(found, key=lambda one: one != "train"):
         kind = "optional" if split.startswith("test") else "required"
@@ -155,6 +163,8 @@ def read_task(
         reader.bad_rows,
         tuple(used + [label_file] * label_file.is_file()),
     )
+    if splits is None:
+        _check_languages(task_data, folder, tuple(languages or ()))
     if task_data.languages != (DEFAULT_LANGUAGE,):
         logging.info("Languages in %s: %s.", folder, ", ".join(task_data.languages))
     return task_data
@@ -268,14 +278,62 @@ def given_files(patterns: str | Sequence[str], flag: str) -> list[pathlib.Path]:
     return paths
 
 
+def _check_languages(data: TaskData, folder: pathlib.Path, wanted: Sequence[str]) -> None:
+    """Refuses a language that was named and cannot be trained on or reported."""
+    spoken = {name: {one.language for one in split} for name, split in data.splits.items() if split}
+    for name in ("train", "dev", "test"):
+        missing = set(wanted or spoken["train"]) - spoken[name] if name in spoken else ()
+        if missing and wanted:
+            raise ValueError(
+                f"The {name} split of {folder} has no examples of {', '.join(sorted(missing))}. It "
+                f"has {', '.join(sorted(spoken[name]))}. Leave it out of --languages."
+            )
+        if missing:
+            logging.warning("%s has no %s of %s.", folder, name, ", ".join(sorted(missing)))
+
+
+def _scheme(found: Mapping[str, list], spec: Spec, known: Sequence[str]) -> str:
+    """The scheme of the tags: as given, as the first split's tags tell, or as the labels do."""
+    given = spec.columns.tag_scheme
+    if given not in tags.SCHEMES:
+        raise ValueError(
+            f"Unknown tag_scheme. Expected one of {list(tags.SCHEMES)}. Received: {given!r}."
+        )
+    if given != "auto":
+        return given
+    group = found.get("train") or next(iter(found.values()), [])
+    seen: set[str] = set()
+    for path, _ in group:
+        for _, fields in itertools.islice(layouts.open_rows(path, spec, "optional"), _LOOKED_AT):
+            if isinstance(fields, Fields) and fields.label is not None:
+                seen.update(fields.label.split(fields.separator))
+    split = (_without_language(tag.strip(), frozenset(known), "") for tag in seen if tag.strip())
+    return tags.detect([*(one[0] for one in split if isinstance(one, tuple)), *known])
+
+
+def _labels_in_iob2(known: Sequence[str], scheme: str, label_file: pathlib.Path) -> tuple[str, ...]:
+    try:
+        return tags.labels_to_iob2(known, scheme)
+    except ValueError as error:
+        raise ValueError(
+            f"{label_file}: {error}. Name the scheme of the tags with --tag_scheme."
+        ) from error
+
+
 class _Reader:
     """Turns rows into examples, counting the damaged ones."""
 
     def __init__(
-        self, spec: Spec, labels: Sequence[str], max_bad_rows: int, allow_empty: bool = False
+        self,
+        spec: Spec,
+        labels: Sequence[str],
+        max_bad_rows: int,
+        allow_empty: bool = False,
+        scheme: str = "none",
     ):
         self.spec = spec
         self._allow_empty = allow_empty
+        self._scheme = scheme
         self.labels = tuple(labels)
         self.bad_rows: list[tuple[str, int, str]] = []
         self._max_bad_rows = max_bad_rows
@@ -289,7 +347,7 @@ class _Reader:
     ) -> Iterator[Example]:
         stem, file = path.stem, str(path)
         known = frozenset(self.labels)
-        row = 0
+        row = begun = 0
         for line, fields in layouts.open_rows(path, self.spec, label):
             row += 1
             made = fields
@@ -299,12 +357,21 @@ class _Reader:
                 if empty_is_unknown and not (fields.label or "").strip():
                     fields = fields._replace(label=None)
                 made = _example(fields, self.spec.task_type, known, language, self._allow_empty)
+            if isinstance(made, tuple) and self.spec.task_type == "tagging":
+                made, count = _in_iob2(made, self._scheme, known)
+                begun += count
             if isinstance(made, Problem):
                 self._report(file, line, made.reason)
                 continue
             text, text_b, gold, spoken = made
             yield Example(
                 f"{stem}:{row}", text, text_b, gold, spoken, (file, line), fields.source_id
+            )
+        if begun:
+            logging.info(
+                "%s: %d tags I- that go on with nothing begin an entity: IOB1, or faults.",
+                path,
+                begun,
             )
 
     def _report(self, file: str, line: int, reason: str) -> None:
@@ -354,7 +421,7 @@ def _tagged(fields: Fields, known: frozenset[str], language: str) -> tuple | Pro
         return Problem("expected words, received an empty text")
     if fields.label is None:
         return words, None, None, language
-    tags = []
+    gold = []
     for tag in fields.label.split(fields.separator):
         tag = tag.strip()
         if tag:
@@ -362,13 +429,26 @@ def _tagged(fields: Fields, known: frozenset[str], language: str) -> tuple | Pro
             if isinstance(split, Problem):
                 return split
             tag, found = split
-            tags.append(tag)
+            gold.append(tag)
             language = found or language
-            if known and tag not in known:
-                return Problem(f"expected a tag of {_some(known)}, received {tag!r}")
-    if len(words) != len(tags):
-        return Problem(f"expected one tag per word, received {len(words)} words, {len(tags)} tags")
-    return words, None, tuple(tags), language
+    if len(words) != len(gold):
+        return Problem(f"expected one tag per word, received {len(words)} words, {len(gold)} tags")
+    return words, None, tuple(gold), language
+
+
+def _in_iob2(made: tuple, scheme: str, known: frozenset[str]) -> tuple[tuple | Problem, int]:
+    """What a row says with its tags in IOB2, and how many entities began with `I-`."""
+    words, text_b, gold, language = made
+    if gold is None:
+        return made, 0
+    try:
+        gold, begun = tags.to_iob2(gold, scheme)
+    except ValueError as error:
+        return Problem(f"{error} (--tag_scheme={scheme})"), 0
+    unknown = next((tag for tag in gold if known and tag not in known), None)
+    if unknown is not None:
+        return Problem(f"expected a tag of {_some(known)}, received {unknown!r}"), 0
+    return (words, text_b, gold, language), begun
 
 
 def _without_language(

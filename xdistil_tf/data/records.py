@@ -66,7 +66,11 @@ class Written:
 
 
 def write_records(
-    folder: Path, split: str, features: Iterable[Mapping[str, Any]], count: int, num_shards: int = 4
+    folder: Path,
+    split: str,
+    features: Iterable[Mapping[str, Any] | Sequence[Mapping[str, Any]]],
+    count: int,
+    num_shards: int = 4,
 ) -> Written:
     """Writes `<split>-00000-of-00004.tfrecord` and so on, each with its `.index`.
 
@@ -75,12 +79,13 @@ def write_records(
     Args:
       folder: Where to; it must exist.
       split: Name of the split.
-      features: Feature dicts as `featurise` yields them.
-      count: How many there will be.
-      num_shards: At most this many; never more than records.
+      features: Feature dicts as `featurise` yields them, or several that belong together, as
+        `featurise_words` does.
+      count: How many of either there will be.
+      num_shards: At most this many; never more than `count`.
 
     Raises:
-      ValueError: If there are not `count` feature dicts, or none.
+      ValueError: If there are not `count` of them, or none.
     """
     if count < 1 or num_shards < 1:
         raise ValueError(f"Expected records and shards. Received: {count=}, {num_shards=}.")
@@ -95,13 +100,14 @@ def write_records(
                 one = next(remaining, None)
                 if one is None:
                     raise ValueError(f"Expected {count} records of {split!r}; there are fewer.")
-                writer.write(one)
+                for record in [one] if isinstance(one, Mapping) else one:
+                    writer.write(record)
         indices.append(writer.index)
     if next(remaining, None) is not None:
         raise ValueError(f"Expected {count} records of {split!r}; there are more.")
     lengths = np.concatenate([index.lengths for index in indices])
     return Written(
-        count,
+        len(lengths),
         num_shards,
         round(float(lengths.mean()), 2),
         int(lengths.max()),

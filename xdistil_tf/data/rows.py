@@ -94,50 +94,116 @@ def read_json_lines(path: pathlib.Path) -> Iterator[tuple[int, dict | Problem]]:
             )
 
 
-def read_conll(path: pathlib.Path) -> Iterator[Row]:
+def read_conll(path: pathlib.Path, token: int = 0, tag: int | None = -1) -> Iterator[Row]:
     """Yields a sentence as the two cells `words` and `tags`, joined by tabs, at its first line.
 
     Before: `Paris<TAB>B-LOC`, `sleeps<TAB>O`, empty line. After: `["Paris\\tsleeps", "B-LOC\\tO"]`.
-    The first column is the token, the last one the tag.
+    Columns stand between tabs or, in a file without tabs, between spaces; all lines have equally
+    many. Lines of `-DOCSTART-` and, of files with tabs, comments (`# `) are passed over.
+
+    Args:
+      path: The file.
+      token: Number of the column of the words, negative from the end.
+      tag: That of the tags; `None`: there are none, and the second cell is missing.
     """
-    words: list[str] = []
-    tags: list[str] = []
-    start, problem = 0, None
+    with_tabs = _has_tabs(path)
+    sentence = _Sentence(token, tag)
     for number, line in read_lines(path):
         if isinstance(line, str) and not line.strip():
-            if start:
-                yield start, problem or ["\t".join(words), "\t".join(tags)]
-            words, tags, start, problem = [], [], 0, None
-            continue
-        start = start or number
-        if isinstance(line, Problem):
-            problem = problem or Problem(f"{line.reason} (line {number})")
-            continue
-        cells = line.split("\t")
-        if len(cells) < 2 or not cells[0].strip() or not cells[-1].strip():
-            problem = problem or Problem(
-                f"expected token<TAB>tag, received {_shown(cells)} (line {number})"
-            )
-            continue
-        words.append(cells[0])
-        tags.append(cells[-1])
-    if start:
-        yield start, problem or ["\t".join(words), "\t".join(tags)]
+            if sentence.start:
+                yield sentence.start, sentence.cells()
+            sentence = _Sentence(token, tag, sentence.width)
+        elif isinstance(line, Problem):
+            sentence.fail(number, line.reason)
+        elif not (line.startswith("-DOCSTART-") or (with_tabs and _is_comment(line))):
+            sentence.add(number, line.split("\t") if with_tabs else line.split())
+    if sentence.start:
+        yield sentence.start, sentence.cells()
 
 
-def looks_like_conll(path: pathlib.Path, lines: int = 1000) -> bool:
-    """Whether a tagging file has one token a line: tags without spaces, blank lines between."""
-    blank = False
+class _Sentence:
+    """The lines of one sentence of a CoNLL file, and the first thing that is wrong with them."""
+
+    def __init__(self, token: int, tag: int | None, width: int = 0):
+        self.start, self.width = 0, width
+        self._columns = (token,) if tag is None else (token, tag)
+        self._words: list[str] = []
+        self._tags: list[str] = []
+        self._problem: Problem | None = None
+
+    def add(self, number: int, cells: Sequence[str]) -> None:
+        self.start = self.start or number
+        self.width = self.width or len(cells)
+        chosen = [_cell(cells, column) for column in self._columns]
+        if not all(chosen):
+            wanted = "token<TAB>tag" if len(chosen) == 2 else "a token"
+            self.fail(number, f"expected {wanted}, received {_shown(cells)}")
+        elif len(cells) != self.width:
+            self.fail(number, f"expected {self.width} columns as before, received {_shown(cells)}")
+        else:
+            self._words.append(chosen[0])
+            self._tags += chosen[1:]
+
+    def fail(self, number: int, reason: str) -> None:
+        self.start = self.start or number
+        self._problem = self._problem or Problem(f"{reason} (line {number})")
+
+    def cells(self) -> list[str] | Problem:
+        words, tags = "\t".join(self._words), "\t".join(self._tags)
+        return self._problem or ([words, tags] if len(self._columns) == 2 else [words])
+
+
+def _cell(cells: Sequence[str], column: int) -> str:
+    """A cell without white space around it, empty where there is none."""
+    return cells[column].strip() if -len(cells) <= column < len(cells) else ""
+
+
+def _is_comment(line: str) -> bool:
+    return line.startswith("# ") and "\t" not in line
+
+
+def _has_tabs(path: pathlib.Path, lines: int = 1000) -> bool:
+    """Whether columns stand between tabs, as the first lines tell."""
     for number, line in read_lines(path):
         if number > lines:
             break
-        if isinstance(line, Problem):
+        if isinstance(line, str) and "\t" in line:
+            return True
+    return False
+
+
+def conll_width(path: pathlib.Path) -> int:
+    """Columns of the first token of a CoNLL file, 0 if there is none."""
+    with_tabs = _has_tabs(path)
+    for _, line in read_lines(path):
+        if isinstance(line, str) and line.strip() and not line.startswith("-DOCSTART-"):
+            if not (with_tabs and _is_comment(line)):
+                return len(line.split("\t") if with_tabs else line.split())
+    return 0
+
+
+def looks_like_conll(path: pathlib.Path, lines: int = 1000) -> bool:
+    """Whether a tagging file has one token a line, and empty lines between sentences.
+
+    With tabs: the last cell is one word. Without: all lines have equally many columns, one, or
+    several of which the last one is a tag of a span.
+    """
+    with_tabs, blank, widths, tagged = _has_tabs(path, lines), False, set(), True
+    for number, line in read_lines(path):
+        if number > lines:
+            break
+        if isinstance(line, Problem) or line.startswith("-DOCSTART-"):
             continue
         if not line.strip():
             blank = True
-        elif " " in line.split("\t")[-1].strip():
-            return False
-    return blank
+        elif with_tabs:
+            if not _is_comment(line) and " " in line.split("\t")[-1].strip():
+                return False
+        else:
+            cells = line.split()
+            widths.add(len(cells))
+            tagged = tagged and (cells[-1] == "O" or cells[-1][1:2] == "-")
+    return blank and (with_tabs or widths == {1} or (len(widths) == 1 and tagged))
 
 
 def _shown(cells: Sequence[str]) -> str:

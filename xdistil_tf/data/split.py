@@ -10,7 +10,7 @@ import collections
 import dataclasses
 import hashlib
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from absl import logging
 
@@ -61,6 +61,7 @@ def split_task(
     heldout_fraction: float = 0.05,
     heldout_rows: int = 200,
     labels_per_class: int | None = None,
+    labels_per_language: int | None = None,
     seed: int = 42,
     allow_transductive: bool = False,
 ) -> Splits:
@@ -68,8 +69,8 @@ def split_task(
 
     Train examples whose text stands in dev or test leave first. `heldout` then takes the texts
     with the smallest hash: the same ones whatever the seed and the order of the file. With
-    `labels_per_class`, so many labelled examples per class are drawn by the seed before that, and
-    the others serve as transfer texts only.
+    `labels_per_class` or `labels_per_language`, so many labelled examples of each are drawn by the
+    seed before that, and the others serve as transfer texts only.
 
     Args:
       data: The task as read.
@@ -77,12 +78,13 @@ def split_task(
       heldout_fraction: Share of the labelled examples that is held out, ...
       heldout_rows: ... but not fewer than these; never more than half.
       labels_per_class: Labelled examples per class; None keeps all.
+      labels_per_language: Labelled examples per language; None keeps all.
       seed: Of that draw.
       allow_transductive: Keep transfer texts that stand in dev or test.
 
     Raises:
-      ValueError: If a class has too few examples, if `labels_per_class` is set for a task
-        without classes, or if most transfer texts are dev or test texts.
+      ValueError: If a class or language has too few examples, if `labels_per_class` is set for a
+        task without classes, if both are set, or if most transfer texts are dev or test texts.
     """
     others = {name: rows for name, rows in data.splits.items() if name != "train"}
     reported = {text_key(one): name for name, rows in others.items() for one in rows}
@@ -95,8 +97,14 @@ def split_task(
         else:
             labelled.append(one)
     train_texts = labelled
+    if labels_per_class is not None and labels_per_language is not None:
+        raise ValueError("Expected labels_per_class or labels_per_language. Received: both.")
     if labels_per_class is not None:
-        labelled = _draw(labelled, data, labels_per_class, seed)
+        labelled = _draw_classes(labelled, data, labels_per_class, seed)
+    if labels_per_language is not None:
+        spoken = sorted({one.language for one in labelled})
+        groups = {one: [row for row in labelled if row.language == one] for one in spoken}
+        labelled = _draw(labelled, groups, "labels_per_language", labels_per_language, seed)
     heldout, train = _hold_out(labelled, heldout_fraction, heldout_rows)
     if 3 * len(heldout) > len(labelled):
         logging.info(
@@ -133,29 +141,44 @@ def _normalised(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
-def _draw(examples: Sequence[Example], data: TaskData, per_class: int, seed: int) -> list[Example]:
-    """Draws examples of each class: those with the smallest hash keyed by the seed.
-
-    So a larger draw of the same seed contains the smaller one.
-    """
+def _draw_classes(
+    examples: Sequence[Example], data: TaskData, per_class: int, seed: int
+) -> list[Example]:
     if data.task_type != "classification":
         raise ValueError(
             f"labels_per_class needs a classification task. Received: {data.task_type}. "
-            "Leave --labels_per_class out."
+            "Leave --labels_per_class out; --labels_per_language draws of each language."
         )
-    if per_class < 1:
-        raise ValueError(f"Expected labels_per_class of at least 1. Received: {per_class}.")
+    groups = {name: [one for one in examples if one.label == name] for name in data.labels}
+    return _draw(examples, groups, "labels_per_class", per_class, seed)
+
+
+def _draw(
+    examples: Sequence[Example],
+    groups: Mapping[str, list[Example]],
+    option: str,
+    count: int,
+    seed: int,
+) -> list[Example]:
+    """Draws examples of each group: those with the smallest hash keyed by the seed.
+
+    So a larger draw of the same seed contains the smaller one.
+    """
+    if count < 1:
+        raise ValueError(f"Expected {option} of at least 1. Received: {count}.")
     key = str(seed).encode("ascii")
     drawn: set[str] = set()
-    for label in data.labels:
-        group = [one for one in examples if one.label == label]
-        if len(group) < per_class:
+    for name, group in groups.items():
+        if len(group) < count:
+            kind = "language" if option.endswith("language") else "label"
             raise ValueError(
-                f"Expected at least labels_per_class={per_class} examples of the label {label!r}. "
-                f"Train has {len(group)}. Lower --labels_per_class."
+                f"Expected at least {option}={count} examples of the {kind} {name!r}. "
+                f"Train has {len(group)}. Lower --{option}."
             )
-        group.sort(key=lambda one: hashlib.blake2b(text_key(one), key=key, digest_size=16).digest())
-        drawn.update(one.id for one in group[:per_class])
+        group = sorted(
+            group, key=lambda one: hashlib.blake2b(text_key(one), key=key, digest_size=16).digest()
+        )
+        drawn.update(one.id for one in group[:count])
     return [one for one in examples if one.id in drawn]
 
 

@@ -21,6 +21,7 @@ from xdistil_tf.data.split import Splits
 from xdistil_tf.data.tokenization import Tokenizer
 
 FORMAT = 1
+LABEL_PIECES = ("first", "all")
 _SPLITS = "|".join(("train", "heldout", "transfer", "augmented", *SPLIT_FILES))
 _OURS = re.compile(rf"\.?({_SPLITS})-\d{{5,}}-of-\d{{5,}}\.(tfrecord|index)(\.\d+\.tmp)?")
 _UNFINISHED = ".unfinished"
@@ -70,6 +71,8 @@ class Options:
 
     max_seq_length: int = 128
     labels_per_class: int | None = None
+    labels_per_language: int | None = None
+    label_pieces: str = "first"
     heldout_fraction: float = 0.05
     heldout_rows: int = 200
     seed: int = 42
@@ -78,6 +81,13 @@ class Options:
     allow_transductive: bool = False
     languages: tuple[str, ...] = ()
     columns: Columns = USUAL_COLUMNS
+
+    def __post_init__(self):
+        if self.label_pieces not in LABEL_PIECES:
+            raise ValueError(
+                f"Unknown label_pieces. Expected one of {list(LABEL_PIECES)}. "
+                f"Received: {self.label_pieces!r}."
+            )
 
 
 DEFAULT_OPTIONS = Options()
@@ -139,13 +149,21 @@ def create_task_records(
         heldout_fraction=options.heldout_fraction,
         heldout_rows=options.heldout_rows,
         labels_per_class=options.labels_per_class,
+        labels_per_language=options.labels_per_language,
         seed=options.seed,
         allow_transductive=options.allow_transductive,
     )
     if augmented:
         splits.augmented = _augmented(augmented, data, splits, options)
     return write_task_records(
-        splits, data, tokenizer, output_dir, options.max_seq_length, options.num_shards, inputs
+        splits,
+        data,
+        tokenizer,
+        output_dir,
+        options.max_seq_length,
+        options.num_shards,
+        inputs,
+        options.label_pieces,
     )
 
 
@@ -154,7 +172,7 @@ def _augmented(
 ) -> Augmented:
     """The rows that may train. Where labels were drawn, others' rows must not tell theirs."""
     labelled = None
-    if options.labels_per_class is not None:
+    if options.labels_per_class is not None or options.labels_per_language is not None:
         labelled = frozenset(one.id for one in splits.train)
 
     def read() -> Iterator[readers.Example]:
@@ -204,6 +222,7 @@ def write_task_records(
     max_seq_length: int = 128,
     num_shards: int = 4,
     inputs: Mapping[str, Any] | None = None,
+    label_pieces: str = "first",
 ) -> TaskInfo:
     """Writes records, `tokenizer/`, `dropped.tsv` and, last of all, `task.json`.
 
@@ -220,7 +239,9 @@ def write_task_records(
     folder = pathlib.Path(output_dir)
     _cleared(folder)
     written = {
-        name: _write_split(folder, name, examples, data, tokenizer, max_seq_length, num_shards)
+        name: _write_split(
+            folder, name, examples, data, tokenizer, max_seq_length, num_shards, label_pieces
+        )
         for name, examples in splits.named().items()
     }
     tokenizer.save(folder / "tokenizer")
@@ -388,6 +409,7 @@ def _write_split(
     tokenizer: Tokenizer,
     max_seq_length: int,
     num_shards: int,
+    label_pieces: str,
 ) -> dict[str, Any]:
     """Writes the shards of a split; returns what `task.json` says of it."""
     truncation = features.Truncation()
@@ -399,9 +421,14 @@ def _write_split(
             labelled += one.label is not None
             yield one
 
-    stream = features.featurise(
-        counted(), tokenizer, data.task_type, data.labels, max_seq_length, truncation
-    )
+    if data.task_type == "tagging":
+        stream = features.featurise_words(
+            counted(), tokenizer, data.labels, max_seq_length, truncation, label_pieces == "all"
+        )
+    else:
+        stream = features.featurise(
+            counted(), tokenizer, data.task_type, data.labels, max_seq_length, truncation
+        )
     written = records.write_records(folder, name, stream, len(examples), num_shards)
     logging.info(
         "%s: %d records, %.1f tokens on average, %d truncated to %d.",

@@ -19,6 +19,8 @@ from absl import logging
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from xdistil_tf import files, model_places
+from xdistil_tf.data import windows
+from xdistil_tf.data.windows import Window
 
 Path = str | pathlib.Path
 
@@ -47,6 +49,36 @@ class Encoding:
     segment_ids: list[int]
     word_index: list[int]
     truncated: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WordWindow:
+    """A window of a sentence, and which of its words count there."""
+
+    encoding: Encoding
+    words: Window
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Frame:
+    """The special tokens around a single text, and the segments."""
+
+    before: list[int]
+    after: list[int]
+    before_segments: list[int]
+    after_segments: list[int]
+    segment: int
+
+    def around(
+        self, ids: Sequence[int], words: Sequence[int], window: Window, truncated: bool
+    ) -> WordWindow:
+        encoding = Encoding(
+            [*self.before, *ids, *self.after],
+            [*self.before_segments, *[self.segment] * len(ids), *self.after_segments],
+            [*[-1] * len(self.before), *words, *[-1] * len(self.after)],
+            truncated,
+        )
+        return WordWindow(encoding, window)
 
 
 class Tokenizer:
@@ -118,6 +150,11 @@ class Tokenizer:
         return copy.deepcopy(self._state["normalizer"])
 
     @property
+    def pre_tokenizer(self) -> dict[str, Any] | None:
+        """The splitting into words as `tokenizer.json` describes it."""
+        return copy.deepcopy(self._state["pre_tokenizer"])
+
+    @property
     def backend(self) -> tokenizers.Tokenizer:
         """The Rust tokenizer, without truncation and padding."""
         self._backend.no_truncation()
@@ -144,17 +181,60 @@ class Tokenizer:
         inputs = list(zip(texts, texts_b, strict=True))
         return [_cut_pair(one, max_length) for one in self.backend.encode_batch(inputs)]
 
-    def encode_words_batch(
+    def encode_windows(
         self, sentences: Sequence[Sequence[str]], max_length: int = 128
-    ) -> list[Encoding]:
-        """Tokenizes sentences that are already split; `word_index` counts the given words.
+    ) -> list[list[WordWindow]]:
+        """Tokenizes sentences that are already split; long ones in several windows.
 
-        A word without pieces (control characters only) does not occur in `word_index`.
+        `word_index` counts the words of the sentence. A word that nothing is left of (control
+        characters only) is one unknown piece; of one that no window takes whole, its first pieces
+        stay.
         """
         backend = self._word_backend
-        self._truncate(backend, max_length)
+        _check_room(backend, max_length, pair=False)
+        backend.no_truncation()
         inputs = [list(words) for words in sentences]
-        return [_encoding(one) for one in backend.encode_batch(inputs, is_pretokenized=True)]
+        encoded = backend.encode_batch(inputs, is_pretokenized=True, add_special_tokens=False)
+        frame = self._frame
+        room = max_length - len(frame.before) - len(frame.after)
+        return [
+            self._windows(one, len(words), room, frame)
+            for one, words in zip(encoded, inputs, strict=True)
+        ]
+
+    def _windows(
+        self, encoded: tokenizers.Encoding, count: int, room: int, frame: _Frame
+    ) -> list[WordWindow]:
+        ids, words = encoded.ids, encoded.word_ids
+        if len(ids) <= room and len(set(words)) == count:
+            return [frame.around(ids, words, Window(0, count, 0, count), False)]
+        pieces: list[list[int]] = [[] for _ in range(count)]
+        for token, word in zip(ids, words, strict=True):
+            pieces[word].append(token)
+        blank = next(
+            (one for one in (self.unk_id, self.mask_id, self.sep_id) if one is not None), 0
+        )
+        pieces = [one or [blank] for one in pieces]
+        truncated = any(len(one) > room for one in pieces)
+        pieces = [one[:room] for one in pieces]
+        made = []
+        for window in windows.cut([len(one) for one in pieces], room):
+            own = range(window.first, window.stop)
+            ids = [token for word in own for token in pieces[word]]
+            words = [word for word in own for _ in pieces[word]]
+            made.append(frame.around(ids, words, window, truncated))
+        return made
+
+    @functools.cached_property
+    def _frame(self) -> _Frame:
+        """The special tokens of a single text."""
+        one = self._word_backend.encode(["a"], is_pretokenized=True)
+        inside = [place for place, special in enumerate(one.special_tokens_mask) if not special]
+        first, stop = inside[0], inside[-1] + 1
+        return _Frame(
+            one.ids[:first], one.ids[stop:], one.type_ids[:first], one.type_ids[stop:],
+            one.type_ids[first],
+        )  # fmt: skip
 
     def save(self, folder: Path) -> None:
         """Writes the files with which this library and `AutoTokenizer` load it again."""

@@ -8,9 +8,16 @@ from collections.abc import Sequence
 from xdistil_tf.metrics import by_language as _by_language
 from xdistil_tf.metrics import classification, spans
 
-METRICS = (*classification.CLASSIFICATION, *classification.REGRESSION, "span_f1")
+# Of tags: function of labels and predictions, and the best that one tag for every word reaches.
+_OF_TAGS = {
+    "span_f1": (spans.compute, spans.best_constant),
+    "word_accuracy": (spans.compute_words, spans.best_constant_word),
+}
+METRICS = (*classification.CLASSIFICATION, *classification.REGRESSION, *_OF_TAGS)
 # What a stage may be selected by that is not a metric; smaller is better.
 _LOSSES = ("objective", "loss", "masked_lm_loss", "perplexity")
+# The mean of a task's metric over languages.
+MACRO = "macro"
 # Of a masked language model; `pretraining_scores` computes them.
 _OF_MASKED_LM = ("masked_lm_accuracy", "next_sentence_accuracy")
 
@@ -20,7 +27,8 @@ def compute(metric: str, labels: Sequence, predictions: Sequence) -> dict[str, f
 
     Args:
       metric: One of `METRICS`.
-      labels: Class indices, values, or for `span_f1` the tags of each sentence's words.
+      labels: Class indices, values, or of `span_f1` and `word_accuracy` the tags of each
+        sentence's words.
       predictions: Scores `[N, C]` or `[N]`, or tags like the labels'.
 
     Returns:
@@ -30,8 +38,8 @@ def compute(metric: str, labels: Sequence, predictions: Sequence) -> dict[str, f
       ValueError: If the metric is unknown or the data do not fit it.
     """
     _check(metric)
-    if metric == "span_f1":
-        return spans.compute(labels, predictions)
+    if metric in _OF_TAGS:
+        return _OF_TAGS[metric][0](labels, predictions)
     return classification.compute(metric, labels, predictions)
 
 
@@ -46,8 +54,8 @@ def compute_by_language(
 def best_constant(metric: str, labels: Sequence) -> float:
     """The best value that one answer to everything reaches: what any model has to beat."""
     _check(metric)
-    if metric == "span_f1":
-        return spans.best_constant(labels)
+    if metric in _OF_TAGS:
+        return _OF_TAGS[metric][1](labels)
     return classification.best_constant(metric, labels)
 
 
@@ -59,7 +67,7 @@ def higher_is_better(metric: str) -> bool:
     """
     if metric in _LOSSES:
         return False
-    if metric not in _OF_MASKED_LM:
+    if metric != MACRO and metric not in _OF_MASKED_LM:
         _check(metric)
     return True
 

@@ -1,7 +1,7 @@
 """XtremeDistil's recurrent student (Mukherjee & Hassan Awadallah, ACL 2020, section 3.1).
 
-Word embedding -> bidirectional LSTM -> projection of the teacher's width -> head, with dropout
-between them and none inside the LSTM.
+Word embedding -> bidirectional LSTMs -> projection of the teacher's width -> head, with dropout
+between them and none inside an LSTM.
 """
 
 from __future__ import annotations
@@ -52,6 +52,10 @@ def complete_config(config: Mapping) -> dict:
         raise ValueError(
             f"Invalid task_type. Expected one of {TASK_TYPES}. Received: {full['task_type']!r}."
         )
+    if full["crf"] and full["task_type"] != "tagging":
+        raise ValueError(
+            f"Invalid crf. A CRF reads tags. Expected crf=False of task_type={full['task_type']!r}."
+        )
     if not full["remap"] and full["embedding_rows"] != full["vocab_size"]:
         raise ValueError(
             f"Invalid embedding_rows. Expected vocab_size={full['vocab_size']} without a remap. "
@@ -86,14 +90,22 @@ class BiLSTM(PartedModel):
         self.tagging = config["task_type"] == "tagging"
         units, width = config["lstm_units"], config["projection_dim"]
         self.embedding = _Embedding(config, policy)
-        self.bilstm = lstm.BidirectionalLSTM(config["embedding_dim"], units, "bilstm", dtype=policy)
+        self.recurrent = [
+            lstm.BidirectionalLSTM(width, units, name, dtype=policy)
+            for name, width in _recurrent_layers(config)
+        ]
         self.projection = layers.Dense(2 * units, width, name="projection", dtype=policy)
         self.activation = _activation(config["activation"])
         # In float32: the head is tiny, and logits stay exact.
         self.head = layers.Dense(width, config["num_labels"], name="head")
+        self.crf = layers.Crf(config["num_labels"]) if config["crf"] else None
         self.embedding_dropout, self.bilstm_dropout, self.projection_dropout = (
             layers.StatelessDropout(config["dropout"], salt=salt) for salt in (1, 2, 3)
         )
+        self.between_dropouts = [
+            layers.StatelessDropout(config["dropout"], salt=10 + number)
+            for number in range(1, len(self.recurrent))
+        ]
         self.built = True
 
     @classmethod
@@ -112,21 +124,27 @@ class BiLSTM(PartedModel):
     def parts(self) -> dict[str, list]:
         """Named parts, top-down; every trainable variable belongs to exactly one."""
         return {
-            "head": [self.head],
+            "head": [self.head, *([self.crf] if self.crf else [])],
             "projection": [self.projection],
-            "bilstm": [self.bilstm],
+            **{layer.name: [layer] for layer in reversed(self.recurrent)},
             "embedding": [self.embedding],
         }
 
     @property
     def available(self) -> dict[str, tuple[int, ...] | None]:
-        """What can be requested; hidden 0 is the embedding's output, 1 the LSTM's states."""
-        return {"logits": None, "representation": None, "hidden": (0, 1)}
+        """What can be requested; hidden 0 is the embedding's output, i the states of LSTM i."""
+        numbers = tuple(range(len(self.recurrent) + 1))
+        available = {"logits": None, "representation": None, "hidden": numbers}
+        if self.crf is not None:
+            available |= {"potentials": None, "marginals": None}
+        return available
 
     def _initialise_layer(self, layer, seed: int) -> None:
         if isinstance(layer, layers.Dense):
             layer.kernel.assign(lstm.glorot(layer.kernel, seed))
             layer.bias.assign(tf.zeros_like(layer.bias))
+        elif isinstance(layer, layers.Crf):
+            layer.initialise()
         else:
             layer.initialise(seed)
 
@@ -153,7 +171,8 @@ class BiLSTM(PartedModel):
 
         Returns:
           Outputs by name: `logits` and `representation`, float32, `[B, width]`, or
-          `[B, T, width]` for tagging; `hidden` `{0: [B, T, E], 1: [B, T, 2H]}`.
+          `[B, T, width]` for tagging; `hidden` `{0: [B, T, E], 1: [B, T, 2H], …}`; with a CRF
+          `potentials` and `marginals`.
 
         Raises:
           ValueError: If the request names something this model does not have.
@@ -165,20 +184,29 @@ class BiLSTM(PartedModel):
         outputs = {"hidden": {}} if "hidden" in request else {}
         if 0 in hidden:
             outputs["hidden"][0] = embedded
-        wants_top = "logits" in request or "representation" in request
-        if not wants_top and 1 not in hidden:
-            return outputs
-        states, final = self.bilstm(
-            self.embedding_dropout(embedded, training, seed),
-            tf.reduce_sum(features["input_mask"], 1),
-            return_states=self.tagging or 1 in hidden,
-            training=training,
-        )
-        if 1 in hidden:
-            outputs["hidden"][1] = states
+        wanted = {"logits", "representation", "potentials", "marginals"}
+        wants_top = not wanted.isdisjoint(request)
+        depth = len(self.recurrent) if wants_top else max(hidden, default=0)
+        states, final = self.embedding_dropout(embedded, training, seed), None
+        lengths = tf.reduce_sum(features["input_mask"], 1)
+        for number, layer in enumerate(self.recurrent[:depth], start=1):
+            if number > 1:
+                states = self.between_dropouts[number - 2](states, training, seed)
+            states, final = layer(
+                states,
+                lengths,
+                # Of the last one sentence tasks read the final state alone.
+                return_states=self.tagging or number < depth or number in hidden,
+                training=training,
+            )
+            if number in hidden:
+                outputs["hidden"][number] = states
         if wants_top:
             top = self._top(states if self.tagging else final, training, seed)
             outputs.update({key: top[key]() for key in top if key in request})
+            if "potentials" in request or "marginals" in request:
+                logits = outputs["logits"] if "logits" in outputs else top["logits"]()
+                outputs |= layers.crf_outputs(self.crf, logits, features, request)
         return outputs
 
     def _top(self, states: tf.Tensor, training: bool, seed):
@@ -193,6 +221,18 @@ class BiLSTM(PartedModel):
             return _unflatten(scores, shape)
 
         return {"representation": lambda: _unflatten(projected, shape), "logits": logits}
+
+
+def _recurrent_layers(config: Mapping) -> list[tuple[str, int]]:
+    """Name and input width of each LSTM; a single one has no number."""
+    count = config["lstm_layers"]
+    if count == 1:
+        return [("bilstm", config["embedding_dim"])]
+    above = 2 * config["lstm_units"]
+    return [
+        (f"bilstm_{number}", config["embedding_dim"] if number == 1 else above)
+        for number in range(1, count + 1)
+    ]
 
 
 def save_bilstm(model: BiLSTM, folder: files.Path) -> None:
@@ -315,6 +355,7 @@ _SIZES = (
     "embedding_rows",
     "embedding_dim",
     "lstm_units",
+    "lstm_layers",
     "projection_dim",
     "num_labels",
 )
@@ -324,10 +365,12 @@ _DEFAULTS = {
     "embedding_rows": None,
     "embedding_dim": 300,
     "lstm_units": 600,
+    "lstm_layers": 1,
     "projection_dim": 768,
     "activation": "gelu",
     "dropout": 0.2,
     "num_labels": None,
+    "crf": False,
     "task_type": "classification",
     "trainable_embedding": True,
     "remap": False,

@@ -56,6 +56,7 @@ class Encoder(PartedModel):
         # Poolers and heads are tiny: float32 costs nothing and keeps logits exact.
         self.pooler = layers.Dense(width, width, "tanh", name="pooler") if own_pooler else None
         self.head_dense = self.head_output = self.masked_lm = self.next_sentence = None
+        self.crf = layers.Crf(head["num_labels"]) if head["crf"] else None
         if head["pooler"] in _HEAD_ACTIVATIONS:
             act = _HEAD_ACTIVATIONS[head["pooler"]]
             self.head_dense = layers.Dense(width, width, act, name="head/dense")
@@ -95,7 +96,7 @@ class Encoder(PartedModel):
         """Named parts, top-down; every variable belongs to exactly one."""
         blocks = {f"layer_{block.index}": [block] for block in reversed(self.blocks)}
         parts = {
-            "head": [self.head_dense, self.head_output],
+            "head": [self.head_dense, self.head_output, self.crf],
             "next_sentence": [self.next_sentence],
             "masked_lm": [self.masked_lm],
             "pooler": [self.pooler],
@@ -115,6 +116,8 @@ class Encoder(PartedModel):
         available.update({key: numbers for key in _PER_LAYER})
         if self.head_output is not None:
             available["logits"] = None
+        if self.crf is not None:
+            available |= {"potentials": None, "marginals": None}
         if self.masked_lm is not None:
             available["masked_lm_logits"] = None
         if self.next_sentence is not None:
@@ -201,8 +204,12 @@ class Encoder(PartedModel):
             outputs["representation"] = vectors
         if "next_sentence_logits" in request:
             outputs["next_sentence_logits"] = self.next_sentence(pooled)
-        if "logits" in request:
-            outputs["logits"] = self._logits(vectors, training, seed)
+        if not {"logits", "potentials", "marginals"}.isdisjoint(request):
+            logits = self._logits(vectors, training, seed)
+            if self.crf is not None:
+                outputs |= layers.crf_outputs(self.crf, logits, features, request)
+            if "logits" in request:
+                outputs["logits"] = logits
         return outputs
 
     def _logits(self, vectors, training, seed):

@@ -40,9 +40,10 @@ def complete_config(config: Mapping) -> dict:
 
     Keys are those of Hugging Face's BERT, whatever the family, and `head`:
     `{"kind": "classification" | "regression" | "tagging" | "pretraining" | None, "num_labels",
-    "pooler", "next_sentence"}`. `pooler` is the family's own (`tanh_pooler`, `roberta_dense`,
-    `relu_dense`, `electra_dense`), or `none`: the head reads position 0 itself; BERT's may also be
-    `tanh_relu`, TinyBERT's: the head reads `relu(tanh_pooler(position 0))`, without dropout.
+    "pooler", "next_sentence", "crf"}`. `pooler` is the family's own (`tanh_pooler`,
+    `roberta_dense`, `relu_dense`, `electra_dense`), or `none`: the head reads position 0 itself;
+    BERT's may also be `tanh_relu`, TinyBERT's: the head reads `relu(tanh_pooler(position 0))`,
+    without dropout.
 
     Returns:
       A plain dict with every key; unknown keys are left out.
@@ -162,6 +163,8 @@ def _complete_head(head: Mapping, family: str) -> dict:
         )
     if head["next_sentence"] and (kind != "pretraining" or own != "tanh_pooler"):
         raise ValueError("Invalid head: next_sentence=True needs kind='pretraining' and BERT.")
+    if head["crf"] and kind != "tagging":
+        raise ValueError(f"Invalid head: crf=True needs kind='tagging'. Received: kind={kind!r}.")
     if kind == "regression":
         head["num_labels"] = head["num_labels"] or 1
     if kind in ("classification", "regression", "tagging"):
@@ -246,7 +249,13 @@ _DEFAULTS = {
     "head": None,
 }
 
-_HEAD_DEFAULTS = {"kind": None, "num_labels": None, "pooler": None, "next_sentence": False}
+_HEAD_DEFAULTS = {
+    "kind": None,
+    "num_labels": None,
+    "pooler": None,
+    "next_sentence": False,
+    "crf": False,
+}
 _KINDS = ("classification", "regression", "tagging", "pretraining", None)
 
 _DISTILBERT_KEYS = {

@@ -170,6 +170,8 @@ def reorder_classes(
     head = model.head if is_bilstm(source) else model.head_output
     for variable in head.variables:
         variable.assign(variable.numpy()[..., list(order)])
+    if model.crf is not None:
+        model.crf.reorder(order)
     with files.replaced_folder(folder) as aside:
         for file in pathlib.Path(source).iterdir():
             if file.is_file() and file.suffix in (".json", ".txt", ".model"):

@@ -36,6 +36,7 @@ HARMLESS = (
     "classifier.",
     "pre_classifier.",
     "qa_outputs.",
+    "crf.",
     "fit_dense.",  # TinyBERT's width projections
     "fit_denses.",
 )
@@ -111,6 +112,8 @@ def _source(name: str, family: str) -> tuple[str, ...]:
         template = "transformer.layer." if family == "distilbert" else "encoder.layer."
         stems = [f"{template}{int(block[1]) - 1}.{stem}" for stem in tables[block[2]]]
         return tuple(f"{stem}.{_KINDS[kind]}" for stem in stems)
+    if path == "head/crf":
+        return (f"crf.{kind}",)
     if name == "masked_lm/bias":
         return (_MASKED_LM_BIAS.get(family, "lm_head.bias"),)
     if path in ("masked_lm/transform", "masked_lm/layer_norm"):

@@ -1,0 +1,90 @@
+"""The CRF against the enumeration of all sequences of tags."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from xdistil_tf import crf
+
+CLASSES = 3
+WORDS = np.array([[1, 0, 1, 1, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 1, 1, 1, 1]], bool)
+
+
+@pytest.fixture(scope="module")
+def potentials():
+    rng = np.random.default_rng(0)
+    shapes = (*WORDS.shape, CLASSES), (CLASSES, CLASSES), (CLASSES,)
+    parts = (tf.constant(rng.normal(size=shape), tf.float32) for shape in shapes)
+    return crf.make_potentials(*parts).numpy()
+
+
+def sequences(potentials, row):
+    """Every sequence of tags of a row's words with its score."""
+    places = np.flatnonzero(WORDS[row])
+    for tags in itertools.product(range(CLASSES), repeat=len(places)):
+        before, score = CLASSES, 0.0
+        for place, tag in zip(places, tags, strict=True):
+            score += potentials[row, place, before, tag]
+            before = tag
+        yield tags, score
+
+
+@pytest.mark.parametrize("row", range(len(WORDS)))
+def test_the_likelihood_is_that_of_all_sequences(potentials, row):
+    scores = dict(sequences(potentials, row))
+    total = np.log(np.sum(np.exp(list(scores.values()))))
+    rng = np.random.default_rng(row)
+    labels = rng.integers(0, CLASSES, WORDS.shape)
+    values = crf.negative_log_likelihood(labels, potentials, weights=WORDS.astype(np.float32))
+    expected = total - scores[tuple(labels[row][WORDS[row]])]
+    assert values.shape == WORDS.shape
+    np.testing.assert_allclose(np.sum(values[row]), expected, atol=1e-4)
+    np.testing.assert_array_equal(values.numpy()[~WORDS], 0)
+
+
+@pytest.mark.parametrize("row", [0, 1, 3])
+def test_marginals_are_sums_over_sequences(potentials, row):
+    found = np.exp(crf.log_marginals(potentials, tf.constant(WORDS)))
+    expected = np.zeros((WORDS[row].sum(), CLASSES))
+    for tags, score in sequences(potentials, row):
+        expected[np.arange(len(tags)), list(tags)] += np.exp(score)
+    expected /= expected.sum(-1, keepdims=True)
+    np.testing.assert_allclose(found[row][WORDS[row]], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("row", range(len(WORDS)))
+def test_the_best_tags_have_the_highest_score(potentials, row):
+    found = crf.best_tags(potentials, tf.constant(WORDS)).numpy()
+    best = max(sequences(potentials, row), key=lambda one: one[1])[0]
+    assert tuple(found[row][WORDS[row]]) == best
+    np.testing.assert_array_equal(found[~WORDS], 0)
+
+
+def test_without_transitions_each_word_stands_for_itself():
+    emissions = tf.random.stateless_normal([2, 4, CLASSES], [1, 2])
+    potentials = crf.make_potentials(emissions, tf.zeros([CLASSES, CLASSES]), tf.zeros([CLASSES]))
+    words = tf.ones([2, 4], tf.bool)
+    labels = tf.constant([[0, 1, 2, 0], [2, 2, 1, 0]])
+    values = crf.negative_log_likelihood(labels, potentials, weights=tf.ones([2, 4]))
+    expected = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, emissions)
+    np.testing.assert_allclose(values, expected, atol=1e-5)
+    np.testing.assert_array_equal(crf.best_tags(potentials, words), tf.argmax(emissions, -1))
+    np.testing.assert_allclose(
+        crf.log_marginals(potentials, words), tf.nn.log_softmax(emissions), atol=1e-5
+    )
+
+
+def test_gradients_are_finite_and_pass_over_what_is_no_word(potentials):
+    tensor = tf.constant(potentials)
+    with tf.GradientTape() as tape:
+        tape.watch(tensor)
+        labels = tf.zeros(WORDS.shape, tf.int32)
+        total = tf.reduce_sum(
+            crf.negative_log_likelihood(labels, tensor, weights=tf.cast(WORDS, tf.float32))
+        )
+    gradient = tape.gradient(total, tensor).numpy()
+    assert np.isfinite(gradient).all()
+    np.testing.assert_array_equal(gradient[~WORDS], 0)
+    assert np.abs(gradient[WORDS]).max() > 0.01

@@ -1,0 +1,123 @@
+"""Schemes of tags, and files of one token a line, against hand-made cases."""
+
+import pytest
+
+from xdistil_tf.data import tags
+from xdistil_tf.data.layouts import Columns
+from xdistil_tf.data.readers import read_task, read_transfer
+
+EXPECTED = ("B-PER", "I-PER", "O", "B-LOC", "B-LOC", "B-ORG", "I-ORG", "I-ORG")
+WRITTEN = {
+    "iob1": ("I-PER", "I-PER", "O", "I-LOC", "B-LOC", "I-ORG", "I-ORG", "I-ORG"),
+    "iob2": EXPECTED,
+    "iobes": ("B-PER", "E-PER", "O", "S-LOC", "S-LOC", "B-ORG", "I-ORG", "E-ORG"),
+    "bilou": ("B-PER", "L-PER", "O", "U-LOC", "U-LOC", "B-ORG", "I-ORG", "L-ORG"),
+}
+WORDS = tuple("Ada Lovelace saw Rome Oslo Bank of Rome".split())
+
+
+@pytest.mark.parametrize("scheme", WRITTEN)
+@pytest.mark.parametrize("separator", ["\t", " "])
+def test_any_scheme_is_read_as_iob2(write, scheme, separator):
+    lines = [separator.join(pair) for pair in zip(WORDS, WRITTEN[scheme], strict=True)]
+    data = read_task(write({"train.conll": "\n".join(lines) + "\n\n"}), "ner")
+    (one,) = data.splits["train"]
+    assert (one.text, one.label) == (WORDS, EXPECTED)
+    assert data.labels == ("B-LOC", "B-ORG", "B-PER", "I-ORG", "I-PER", "O")
+    assert data.metric == "span_f1"
+
+
+def test_a_span_that_ended_is_not_gone_on_with():
+    assert tags.to_iob2(["B-PER", "E-PER", "I-PER"], "iobes") == (("B-PER", "I-PER", "B-PER"), 1)
+    assert tags.to_iob2(["I-PER", "I-LOC"], "iob") == (("B-PER", "B-LOC"), 2)
+
+
+def test_listed_labels_may_be_of_any_scheme(write):
+    files = {
+        "labels.tsv": "O\nI-PER\nS-PER\nE-PER\nB-PER\n",
+        "train.tsv": "Ada sleeps\tS-PER O\nAda Lovelace\tB-PER E-PER\n",
+    }
+    data = read_task(write(files), "ner")
+    assert data.labels == ("O", "I-PER", "B-PER")
+    assert [one.label for one in data.splits["train"]] == [("B-PER", "O"), ("B-PER", "I-PER")]
+
+
+def test_a_trained_models_labels_read_a_file_of_another_scheme(write):
+    folder = write({"dev.tsv": "Ada sleeps\tS-PER O\n"})
+    labels = ("B-PER", "I-PER", "O")
+    (one,) = read_task(folder, "ner", labels=labels, splits=("dev",)).splits["dev"]
+    assert one.label == ("B-PER", "O")
+
+
+def test_languages_before_tags_do_not_hide_the_scheme(write):
+    data = read_task(write({"train.tsv": "Ada Lovelace\ten:B-PER en:E-PER\n"}), "ner")
+    assert data.splits["train"][0].label == ("B-PER", "I-PER")
+    assert data.splits["train"][0].language == "en"
+
+
+def test_tags_that_mark_no_spans_stay(write):
+    data = read_task(write({"train.tsv": "they sleep\tPRON VERB\n"}), "ner")
+    assert data.splits["train"][0].label == ("PRON", "VERB")
+    assert data.metric == "word_accuracy"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "given", "message"),
+    [
+        ("iob2", "O I-PER", "train.tsv line 2: expected an entity to begin with B-"),
+        ("iob2", "I-PER O", "received 'I-PER' as the first tag"),
+        ("iob", "O S-PER", "begins with B-, I-, received 'S-PER'"),
+        ("iobes", "O X-PER", "received 'X-PER'"),
+        ("iob", "O PER", "received 'PER'"),
+        ("iobs", "O O", "Unknown tag_scheme"),
+    ],
+)
+def test_what_a_scheme_does_not_have_is_refused(write, scheme, given, message):
+    folder = write({"train.tsv": f"a b\tB-PER O\nc d\t{given}\n"})
+    with pytest.raises(ValueError, match=message):
+        read_task(folder, "ner", Columns(tag_scheme=scheme))
+
+
+def test_columns_are_chosen_by_number_and_documents_are_no_words(write):
+    text = "-DOCSTART- -X- -X- O\n\n1 Ada NNP B-PER\n2 sleeps VBZ O\n\n1 Rome NNP B-LOC\n"
+    folder = write({"train.conll": text})
+    data = read_task(folder, "ner", Columns(text="1", label="-1"))
+    assert [one.text for one in data.splits["train"]] == [("Ada", "sleeps"), ("Rome",)]
+    data = read_task(folder, "ner", Columns(text="1", label="2"))
+    assert data.splits["train"][0].label == ("NNP", "VBZ")
+    with pytest.raises(ValueError, match="number of a column.*--text_column.*'word'"):
+        read_task(folder, "ner", Columns(text="word"))
+
+
+def test_comments_of_files_with_tabs_are_no_words(write):
+    text = "# text = # 1\n#\tO\n1\tB-NUM\n\n"
+    data = read_task(write({"train.tsv": text}), "ner")
+    assert data.splits["train"][0].text == ("#", "1")
+
+
+def test_lines_of_unequal_width_are_refused_with_their_number(write):
+    folder = write({"train.conll": "Ada NNP B-PER\nsleeps O\n\nx y O\n"})
+    with pytest.raises(ValueError, match=r"expected 3 columns as before.*\(line 2\)"):
+        read_task(folder, "ner")
+
+
+def test_texts_without_tags_are_read_from_columns_or_lines(write):
+    folder = write({"train.conll": "Ada B-PER\n\n", "test.conll": "Rome\nsleeps\n\nx\n"})
+    test = read_task(folder, "ner").splits["test"]
+    assert [(one.text, one.label) for one in test] == [(("Rome", "sleeps"), None), (("x",), None)]
+    write({"more.txt": "one sentence here\n\nanother one\n"}, folder)
+    texts, _ = read_transfer(str(folder / "more.txt"), task="ner")
+    assert [one.text for one in texts] == [("one", "sentence", "here"), ("another", "one")]
+    write({"words.txt": "Rome\nsleeps\n\nx\n"}, folder)
+    texts, _ = read_transfer(str(folder / "words.txt"), task="ner")
+    assert [one.text for one in texts] == [("Rome", "sleeps"), ("x",)]
+
+
+def test_a_language_that_was_named_must_be_there_to_be_reported(write):
+    files = {"train-en.tsv": "a\tO\n\n", "train-sw.tsv": "b\tO\n\n", "dev-en.tsv": "c\tO\n\n"}
+    folder = write(files)
+    assert read_task(folder, "ner").languages == ("en", "sw")
+    with pytest.raises(ValueError, match="dev split of .* has no examples of sw. It has en"):
+        read_task(folder, "ner", languages=["en", "sw"])
+    with pytest.raises(ValueError, match="train split of .* has no examples of fr"):
+        read_task(folder, "ner", languages=["en", "fr"])

@@ -1,0 +1,166 @@
+"""Tagging from files to entities: windows, scores, listings, predictions."""
+
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.small_tags import SENTENCES, TAGS, write_tagged
+from xdistil_tf import evaluate, evaluate_tags, files, predict_tags
+from xdistil_tf.data import readers
+from xdistil_tf.data.task_records import Options, create_task_records
+from xdistil_tf.evaluate import EvaluatedModel
+from xdistil_tf.metrics import spans
+from xdistil_tf.predict import Predictor, predict_file
+
+pytest_plugins = ["tests.small_task", "tests.small_tags", "tests.calls"]
+
+
+@pytest.fixture(scope="module")
+def predictor(tagger):
+    return Predictor(str(tagger))
+
+
+def dev_sentences(tagged):
+    data = readers.read_task(tagged.task_dir, "ner", labels=TAGS, splits=["dev"])
+    return data.splits["dev"]
+
+
+def test_long_sentences_are_several_records_and_one_example(tagged, tagger):
+    records, sentences = tagged.records("dev"), dev_sentences(tagged)
+    assert len(records) > len(sentences)
+    assert tagged.info.splits["dev"]["labelled"] == len(sentences)
+    assert tagged.info.splits["dev"]["truncated"] == 0
+    result = EvaluatedModel(str(tagger)).on_records(tagged.info.pattern("dev"))
+    assert result["examples"] == len(sentences)
+
+
+def test_a_student_learns_and_is_selected_by_the_mean_over_languages(tagger):
+    (stage,) = files.read_json(tagger / "run.json")["stages"]
+    assert stage["key"] == "macro"
+    found = stage["metrics"]
+    assert found["macro"] == pytest.approx((found["span_f1/en"] + found["span_f1/sw"]) / 2)
+    assert found["macro"] > 0.8
+
+
+def test_every_gold_word_is_scored_once_in_its_order(tagged, tagger):
+    predictions = evaluate.predict_records(
+        lambda batch: np_logits(batch), tagged.records("dev"), tagged.info, batch_size=7
+    )
+    gold, _ = predictions.comparable(tagged.info)
+    expected = {one.id: list(one.label) for one in dev_sentences(tagged)}
+    assert {
+        name.decode(): tags for name, tags in zip(predictions.ids, gold, strict=True)
+    } == expected
+
+
+def np_logits(batch):
+    return tf.zeros([*batch["input_ids"].shape, len(TAGS)])
+
+
+@pytest.mark.parametrize("batch_size", [1, 50])
+def test_predictions_are_those_of_evaluation(tagged, tagger, predictor, batch_size):
+    sentences = dev_sentences(tagged)
+    tagged_words = predictor.tagger.tag([one.text for one in sentences], batch_size)
+    predicted = [one.tags for one in tagged_words]
+    metrics = EvaluatedModel(str(tagger)).on_task(str(tagged.task_dir), split="dev")["metrics"]
+    # Tags are written in IOB2: strict scores are then what lenient ones were before.
+    ours = spans.compute([one.label for one in sentences], predicted)
+    assert ours["span_f1"] == pytest.approx(metrics["lenient_span_f1"])
+
+
+def test_entities_say_where_they_stand(predictor, tmp_path):
+    text = "  Lucy Mary Hart, of New York, sleeps ☕"
+    (row,) = predictor.tagger.rows([text])
+    assert row["text"] == text
+    assert [word["text"] for word in row["words"]] == [
+        "Lucy", "Mary", "Hart", ",", "of", "New", "York", ",", "sleeps", "☕",
+    ]  # fmt: skip
+    for part in [*row["words"], *row["entities"]]:
+        assert text[part["start"] : part["end"]] == part["text"]
+    assert [(one["type"], one["text"]) for one in row["entities"]] == [
+        ("PER", "Lucy Mary Hart"),
+        ("LOC", "New York"),
+    ]
+    scores = [word["score"] for word in row["words"][:3]]
+    assert row["entities"][0]["score"] == min(scores)
+
+
+def test_a_file_is_predicted_line_by_line(predictor, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict_tags, "_CHUNK", 2)
+    lines = ["anna lives in rome.", "", "x" * 300, "peter " * 40, "\u200b \u0007"]
+    (tmp_path / "in.txt").write_text("".join(f"{one}\n" for one in lines), "utf-8")
+    count = predict_file(predictor, str(tmp_path / "in.txt"), str(tmp_path / "out.jsonl"), 4)
+    rows = [json.loads(one) for one in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+    assert count == len(lines) and [row["text"] for row in rows] == lines
+    assert rows[1] == {"text": "", "words": [], "entities": []}
+    assert len(rows[3]["words"]) == 40
+    with open(tmp_path / "in.txt", "rb") as handle:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(handle))
+        predict_file(predictor, "-", str(tmp_path / "again.jsonl"), 64)
+    assert (tmp_path / "again.jsonl").read_text("utf-8") == (tmp_path / "out.jsonl").read_text(
+        "utf-8"
+    )
+
+
+def test_given_words_are_not_split(predictor):
+    (row,) = predictor.tagger.rows(["u.s. rome."], pretokenized=True)
+    assert [word["text"] for word in row["words"]] == ["u.s.", "rome."]
+
+
+def test_what_goes_wrong_is_told_by_type_word_and_span(tagged, tagger, call, tmp_path):
+    outputs = {name: tmp_path / name for name in ("m.json", "errors.tsv", "f1.svg")}
+    assert call(
+        "evaluate",
+        f"--model_dir={tagger}",
+        f"--task_dir={tagged.task_dir}",
+        f"--teacher={tagger}",
+        "--by_language",
+        f"--output_json={outputs['m.json']}",
+        f"--errors_file={outputs['errors.tsv']}",
+        f"--plot_file={outputs['f1.svg']}",
+    ) == (0, "")
+    metrics = files.read_json(outputs["m.json"])
+    assert set(metrics["by_type"]) == {"LOC", "PER"}
+    assert metrics["teacher"]["metrics"] == metrics["metrics"]
+    words = sum(len(one.text) for one in dev_sentences(tagged))
+    assert np.sum(metrics["confusion"]["counts"]) == words
+    header, *rows = outputs["errors.tsv"].read_text("utf-8").splitlines()
+    assert header.split("\t") == list(evaluate_tags.HEADER)
+    missed = sum(one["support"] * (1 - one["recall"]) for one in metrics["by_type"].values())
+    assert len(rows) >= round(missed)
+    assert outputs["f1.svg"].read_text("utf-8").startswith("<?xml")
+    table = evaluate_tags.language_table(metrics)
+    assert [line.split()[0] for line in table.splitlines()] == ["language", "en", "sw", "mean"]
+
+
+def test_few_labels_are_drawn_of_each_language(tagged, tmp_path):
+    options = Options(max_seq_length=16, heldout_rows=4, num_shards=1, labels_per_language=10)
+    info = create_task_records(
+        tagged.task_dir, "ner", tagged.tokenizer, tmp_path / "few", None, options
+    )
+    labelled = info.splits["train"]["labelled"] + info.splits["heldout"]["labelled"]
+    assert labelled == 10 * len(SENTENCES)
+    assert info.splits["transfer"]["records"] > 100
+
+
+def test_what_does_not_fit_tagging_is_refused(tagged, trained, call, tmp_path):
+    (tmp_path / "in.txt").write_text("a\n", "utf-8")
+    flags = (f"--input_file={tmp_path / 'in.txt'}", f"--output_file={tmp_path / 'out'}")
+    code, line = call("predict", f"--model_dir={trained}", *flags, "--pretokenized")
+    assert code == 1 and "--pretokenized is about words" in line
+    shared = (
+        "--task=ner",
+        f"--tokenizer={tagged.root / 'tokenizer'}",
+        f"--output_dir={tmp_path / 'records'}",
+    )
+    code, line = call(
+        "create_task_data", f"--task_dir={tagged.task_dir}", *shared, "--languages=en,fr"
+    )
+    assert code == 1 and "has no examples of fr" in line
+    few = write_tagged(tmp_path / "few", {"train": 3})
+    code, line = call("create_task_data", f"--task_dir={few}", *shared, "--labels_per_language=100")
+    assert code == 1 and "labels_per_language=100 examples of the language 'en'" in line

@@ -1,0 +1,93 @@
+"""Schemes of tags: whatever marks the spans in a user's files becomes IOB2.
+
+IOB2 begins every span with `B-` and goes on with `I-`; IOB1 writes `B-` only where a span follows
+another one of its type; IOBES marks ends and single words (`E-`, `S-`; BILOU: `L-`, `U-`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+SCHEMES = ("auto", "iob", "iob2", "iobes", "none")
+OUTSIDE = "O"
+_PREFIXES = {"iob": "BI", "iob2": "BI", "iobes": "BIESLU"}
+_TAG = re.compile(r"([BIESLU])-(.+)", re.DOTALL)
+_BEGINS, _ENDS = "BSU", "ESLU"
+
+
+def detect(tags: Iterable[str]) -> str:
+    """The scheme of some tags: `iob`, `iobes` or `none`.
+
+    >>> detect(["O", "I-PER"]), detect(["B-PER", "E-PER"]), detect(["NOUN", "B-flat"])
+    ('iob', 'iobes', 'none')
+    """
+    found: set[str] = set()
+    for tag in set(tags) - {OUTSIDE}:
+        match = _TAG.fullmatch(tag)
+        if not match:
+            return "none"
+        found.add(match[1])
+    if not found & {"B", "I"}:
+        return "none"
+    return "iobes" if found - {"B", "I"} else "iob"
+
+
+def to_iob2(tags: Sequence[str], scheme: str) -> tuple[tuple[str, ...], int]:
+    """One sentence's tags in IOB2, and how many spans began with a tag that goes on with one.
+
+    >>> to_iob2(["I-LOC", "I-LOC", "O", "S-PER"], "iobes")
+    (('B-LOC', 'I-LOC', 'O', 'B-PER'), 1)
+
+    Raises:
+      ValueError: If a tag does not belong to the scheme, or goes on with nothing in `iob2`.
+    """
+    if scheme == "none":
+        return tuple(tags), 0
+    converted, open_type, begun = [], None, 0
+    for number, tag in enumerate(tags, start=1):
+        if tag == OUTSIDE:
+            converted.append(OUTSIDE)
+            open_type = None
+            continue
+        prefix, kind = _parts(tag, scheme)
+        begins = prefix in _BEGINS
+        if not begins and open_type != kind:
+            if scheme == "iob2":
+                before = f"after {tags[number - 2]!r}" if number > 1 else "as the first tag"
+                raise ValueError(f"expected an entity to begin with B-, received {tag!r} {before}")
+            begins, begun = True, begun + 1
+        converted.append(f"{'B' if begins else 'I'}-{kind}")
+        open_type = None if prefix in _ENDS else kind
+    return tuple(converted), begun
+
+
+def labels_to_iob2(labels: Sequence[str], scheme: str) -> tuple[str, ...]:
+    """The labels of a scheme as those of IOB2, in their order; a missing `B-` comes last.
+
+    >>> labels_to_iob2(["O", "I-PER", "S-PER"], "iobes"), labels_to_iob2(["I-LOC", "O"], "iob")
+    (('O', 'I-PER', 'B-PER'), ('I-LOC', 'O', 'B-LOC'))
+
+    Raises:
+      ValueError: If a label does not belong to the scheme.
+    """
+    if scheme == "none":
+        return tuple(labels)
+    converted: dict[str, None] = {}
+    for label in labels:
+        if label != OUTSIDE:
+            prefix, kind = _parts(label, scheme)
+            label = f"{'B' if prefix in _BEGINS else 'I'}-{kind}"
+        converted[label] = None
+    for label in list(converted):
+        if label.startswith("I-"):
+            converted.setdefault(f"B-{label[2:]}")
+    return tuple(converted)
+
+
+def _parts(tag: str, scheme: str) -> tuple[str, str]:
+    match = _TAG.fullmatch(tag)
+    if not match or match[1] not in _PREFIXES[scheme]:
+        prefixes = ", ".join(f"{one}-" for one in _PREFIXES[scheme])
+        raise ValueError(f"expected O or a tag that begins with {prefixes}, received {tag!r}")
+    return match[1], match[2]
