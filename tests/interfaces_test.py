@@ -44,7 +44,14 @@ LEVELS |= {
     "tag_decoding": 2.9,
     "predict_tags": 3.05,
 }
-LEVELS |= {"bound_data": 3, "evaluate": 3, "teacher_pass": 2.5, "cache": 3, "export": 3, "start": 3}
+LEVELS |= {
+    "bound_data": 3,
+    "evaluate": 3,
+    "teacher_pass": 2.5,
+    "cache": 3,
+    "export": 3.15,
+    "start": 3,
+}
 LEVELS |= {"start_encoder": 2.9, "augment": 3.1, "glue_submission": 3.2, "distill_tasks": 4.2}
 LEVELS |= {"preflight": 3.1, "predict": 3.1, "teaching": 3.1, "report": 3.2}
 LEVELS |= {"stages": 3.2, "run": 3.3}

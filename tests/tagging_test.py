@@ -1,6 +1,7 @@
 """Tagging from files to entities: windows, scores, listings, predictions."""
 
 import io
+import itertools
 import json
 import sys
 
@@ -9,12 +10,15 @@ import pytest
 import tensorflow as tf
 
 from tests.small_tags import SENTENCES, TAGS, write_tagged
-from xdistil_tf import evaluate, evaluate_tags, files, predict_tags
-from xdistil_tf.data import readers
+from tests.small_task import BILSTM, OPTIONS, stage, student_recipe
+from xdistil_tf import checkpoints, evaluate, evaluate_tags, files, predict_tags, tag_decoding
+from xdistil_tf.data import language_draw, readers
 from xdistil_tf.data.task_records import Options, create_task_records
 from xdistil_tf.evaluate import EvaluatedModel
 from xdistil_tf.metrics import spans
+from xdistil_tf.models import folders
 from xdistil_tf.predict import Predictor, predict_file
+from xdistil_tf.run import run
 
 pytest_plugins = ["tests.small_task", "tests.small_tags", "tests.calls"]
 
@@ -164,3 +168,99 @@ def test_what_does_not_fit_tagging_is_refused(tagged, trained, call, tmp_path):
     few = write_tagged(tmp_path / "few", {"train": 3})
     code, line = call("create_task_data", f"--task_dir={few}", *shared, "--labels_per_language=100")
     assert code == 1 and "labels_per_language=100 examples of the language 'en'" in line
+
+
+def labels_stage(**fields):
+    return (
+        stage(
+            name="labels",
+            data="train",
+            objective=[{"loss": "task"}],
+            steps=40,
+            optimizer={"name": "adam", "learning_rate": 0.02},
+        )
+        | fields
+    )
+
+
+@pytest.fixture(scope="module")
+def crf_run(tagged, tmp_path_factory):
+    """A student of two LSTMs with a CRF: logits of a teacher first, then labels."""
+    folder = tmp_path_factory.mktemp("crf") / "run"
+    model = BILSTM | {"crf": True, "lstm_layers": 2}
+    logits = stage(
+        objective=[{"loss": "mean_squared_error", "output": "logits", "at": "word"}],
+        evaluate={"data": "heldout", "keep_best": "macro"},
+    )
+    config = student_recipe(logits, labels_stage(), model=model, max_seq_length=16)
+    run(config, tagged.data(), folder, teacher=tagged.teacher, options=OPTIONS)
+    return folder
+
+
+def test_a_crf_is_trained_by_labels_and_left_alone_by_logits(crf_run):
+    first, second = (
+        checkpoints.read_weights(crf_run / name) for name in ("01_logits", "02_labels")
+    )
+    assert not np.any(first["head/crf/transitions"]) and not np.any(first["head/crf/start"])
+    assert np.any(second["head/crf/transitions"]) and np.any(second["head/crf/start"])
+    stages = files.read_json(crf_run / "run.json")["stages"]
+    assert stages[1]["outputs"] == ["potentials"]
+
+
+def test_a_crf_decodes_whole_sentences(tagged, crf_run):
+    predictor = Predictor(str(crf_run))
+    sentences = dev_sentences(tagged)
+    answers = predictor.tagger.tag([one.text for one in sentences])
+    metrics = EvaluatedModel(str(crf_run)).on_task(str(tagged.task_dir), split="dev")["metrics"]
+    found = spans.compute([one.label for one in sentences], [one.tags for one in answers])
+    assert found["span_f1"] == pytest.approx(metrics["lenient_span_f1"])
+    assert found["span_f1"] > 0.6
+    model = folders.load_model(folders.find(str(crf_run)))
+    emissions = np.random.default_rng(0).normal(size=(3, len(TAGS))).astype(np.float32)
+    transitions, start = model.crf.transitions.numpy(), model.crf.start.numpy()
+
+    def score(tags):
+        steps = sum(transitions[a, b] for a, b in itertools.pairwise(tags))
+        return start[tags[0]] + steps + sum(emissions[i, tag] for i, tag in enumerate(tags))
+
+    every = {tags: score(tags) for tags in itertools.product(range(len(TAGS)), repeat=3)}
+    ((tags, probabilities),) = tag_decoding.decoder_of(model)([emissions])
+    best = max(every, key=every.get)
+    assert tuple(tags) == best
+    total = sum(np.exp(value) for value in every.values())
+    for place, tag in enumerate(best):
+        own = sum(np.exp(value) for one, value in every.items() if one[place] == tag)
+        assert probabilities[place] == pytest.approx(own / total, rel=1e-4)
+
+
+def test_permuted_tags_keep_their_transitions(tagged, crf_run, tmp_path):
+    order = [4, 2, 0, 1, 3]
+    source = folders.find(str(crf_run))
+    made = folders.reorder_classes(source, order, [TAGS[i] for i in order], tmp_path / "other")
+    words = [one.text for one in dev_sentences(tagged)]
+    before, after = Predictor(str(crf_run)).tagger.tag(words), Predictor(made).tagger.tag(words)
+    assert [one.tags for one in before] == [one.tags for one in after]
+
+
+def test_a_stage_may_draw_small_languages_more_often(tagged, tmp_path, monkeypatch):
+    epochs = []
+    original = language_draw.LanguageDraw.__call__
+
+    def spied(self, epoch):
+        epochs.append(epoch)
+        return original(self, epoch)
+
+    monkeypatch.setattr(language_draw.LanguageDraw, "__call__", spied)
+    config = student_recipe(
+        labels_stage(steps=30, language_temperature=5.0), teacher=None, max_seq_length=16
+    )
+    run(config, tagged.data(), tmp_path / "run", options=OPTIONS)
+    records = tagged.records("train")
+    assert set(language_draw.read_languages(records)) == {b"en", b"sw"}
+    assert set(epochs) == set(range(-(-30 * 16 // len(records))))
+
+
+def test_a_crf_is_refused_where_there_are_no_tags(small, tmp_path):
+    config = student_recipe(stage(), model=BILSTM | {"crf": True})
+    with pytest.raises(ValueError, match="A CRF reads tags"):
+        run(config, small.data(), tmp_path / "run", teacher=small.teacher, options=OPTIONS)

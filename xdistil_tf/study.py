@@ -41,6 +41,8 @@ class StudyTask(recipe.Config):
     transfer_file: str | None = None
     augmented: str | None = None
     labels_per_class: int | None = pydantic.Field(None, ge=1)
+    labels_per_language: int | None = pydantic.Field(None, ge=1)
+    languages: tuple[str, ...] = pydantic.Field((), description="Only examples of these.")
     set: tuple[str, ...] = pydantic.Field((), description="Overrides of the recipe, for this task.")
     set_teacher: tuple[str, ...] = ()
 
@@ -83,8 +85,8 @@ class Study(recipe.Config):
         cells = self.cells()
         if repeated := sorted({cell for cell in cells if cells.count(cell) > 1}):
             raise ValueError(
-                "Expected different seeds, and tasks that differ in task or labels_per_class; "
-                f"other task folders need a study of their own. Repeated: {', '.join(repeated)}"
+                "Expected different seeds, and tasks that differ in task, labels_per_class or "
+                f"labels_per_language; other task folders need a study of their own. Repeated: {', '.join(repeated)}"
             )
         return self
 
@@ -165,6 +167,7 @@ def _run(
         job = dataclasses.replace(job, teacher=str(shared / "teacher" / "model"))
     content = distill(job, **training)
     content["labels_per_class"] = task.labels_per_class
+    content["labels_per_language"] = task.labels_per_language
     if variant:
         content["variant"] = variant
     if shared:
@@ -266,8 +269,12 @@ def _against_the_first(
     first, variant = next(iter(study.variants), None), group[0].get("variant")
     if variant in (None, first):
         return []
-    tasks = {(one.task, one.labels_per_class): one for one in study.tasks}
-    task = tasks[group[0]["task"], group[0]["labels_per_class"]]
+    labels = ("task", "labels_per_class", "labels_per_language")
+    task = next(
+        one
+        for one in study.tasks
+        if all(getattr(one, name) == group[0].get(name) for name in labels)
+    )
     others = [reports.get(_cell(first, task, one["seed"])) for one in group]
     both = [(one, other) for one, other in zip(group, others, strict=True) if other]
     metric = group[0]["metric"]
@@ -289,6 +296,7 @@ def _paired(
         **({"variant": first["variant"]} if "variant" in first else {}),
         "task": first["task"],
         "labels_per_class": first["labels_per_class"],
+        "labels_per_language": first.get("labels_per_language"),
         "metric": metric,
         "difference": f"student - {other}",
         "per_seed": differences,
@@ -305,6 +313,15 @@ def _paired(
     }
 
 
+def _setting(report: Mapping[str, Any]) -> str:
+    """Which labels the runs had."""
+    if report["labels_per_class"] is not None:
+        return f"{report['labels_per_class']} labels a class"
+    if report.get("labels_per_language") is not None:
+        return f"{report['labels_per_language']} labels a language"
+    return "all labels"
+
+
 def table(groups: Sequence[Sequence[dict[str, Any]]], seeds: Sequence[int]) -> dict[str, list]:
     """Rows: teacher, every stage of the student, the student, labels only; a column a seed.
 
@@ -319,8 +336,7 @@ def table(groups: Sequence[Sequence[dict[str, Any]]], seeds: Sequence[int]) -> d
     columns += ["ms, batch 1", "ms, batch 32", "steps", "training, s"]
     rows = []
     for group in groups:
-        task, labels, metric = (group[0][key] for key in ("task", "labels_per_class", "metric"))
-        setting = "all labels" if labels is None else f"{labels} labels a class"
+        task, metric, setting = group[0]["task"], group[0]["metric"], _setting(group[0])
         if variant := group[0].get("variant"):
             setting = f"{setting}, {variant}"
         rows.append([f"**{task}, {metric}, {setting}**", *[""] * (len(columns) - 1)])
@@ -395,6 +411,8 @@ def _job(
             seed=seed,
             max_seq_length=config.max_seq_length,
             labels_per_class=task.labels_per_class,
+            labels_per_language=task.labels_per_language,
+            languages=task.languages,
         ),
         accept_weak_teacher=study.accept_weak_teacher,
         labels_only=study.labels_only,
@@ -435,7 +453,9 @@ def _own(study: Study, variant: str | None) -> tuple[str, ...]:
 
 
 def _cell(variant: str | None, task: StudyTask, seed: int) -> str:
-    labels = "all" if task.labels_per_class is None else str(task.labels_per_class)
+    labels = str(task.labels_per_class or "all")
+    if task.labels_per_language is not None:
+        labels = f"{task.labels_per_language}_a_language"
     cell = f"{task.task}_{labels}_seed{seed}"
     return f"{variant}/{cell}" if variant else cell
 

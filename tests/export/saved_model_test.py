@@ -11,7 +11,7 @@ import tensorflow as tf
 import tokenizers
 from tokenizers import models, processors
 
-from xdistil_tf import files
+from xdistil_tf import evaluate, files, predict_tags
 from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
 from xdistil_tf.export import compared_texts, parity, saved_model
 from xdistil_tf.export.saved_model import ServedTask, export_saved_model
@@ -257,14 +257,95 @@ def test_regression_gives_raw_scores_and_no_label(tokenizer, tmp_path, same_proc
     assert files.read_json(folder / parity.REPORT_FILE)["label_agreement"] is None
 
 
-def test_tagging_and_byte_level_bpe_take_ids_only(tokenizer, tmp_path, same_process):
-    task = ServedTask("tagging", ("O", "B-PER", "I-PER"))
-    export_saved_model(_encoder("tagging"), tokenizer, task, tmp_path / "tags", max_seq_length=24)
-    tags = parity.load_exported(tmp_path / "tags")
-    assert "words" in tags.info["ids_only"]
-    ids = {"input_ids": [[2, 9, 3, 0]], "input_mask": [[1, 1, 1, 0]], "segment_ids": [[0] * 4]}
-    outputs = tags.from_ids(ids)
-    assert outputs["label"].shape == (1, 4) and outputs["scores"].shape == (1, 4, 3)
+_TAGS = ("O", "B-PER", "I-PER", "B-LOC")
+_LONG = " ".join(["good", "film,", "a", "films", "fi\u0301lm", "\u4e2d\u6587"] * 9)
+_TAGGED = ["", "  ", "Good films.", "a \u200b b", _LONG, "x" * 250, "[SEP] film", "f\u0130lm!"]
+
+
+def _tagger(crf, bilstm=False):
+    """A random model whose tags vary from word to word."""
+    if bilstm:
+        model = BiLSTM.from_config_dict(
+            {
+                "vocab_size": len(_VOCABULARY),
+                "embedding_dim": 6,
+                "lstm_units": 5,
+                "projection_dim": 4,
+                "num_labels": len(_TAGS),
+                "task_type": "tagging",
+                "crf": crf,
+            },
+            seed=2,
+        )
+        head = model.head
+    else:
+        head = {"kind": "tagging", "num_labels": len(_TAGS), "crf": crf}
+        model = _encoder(head=head)
+        head = model.head_output
+    rng = np.random.default_rng(0)
+    for variable in head.variables:
+        variable.assign(rng.normal(size=variable.shape) * 8)
+    if crf:
+        for variable in model.crf.variables:
+            variable.assign(rng.normal(size=variable.shape) * 2)
+    return model
+
+
+@pytest.mark.parametrize("crf", [False, True], ids=["softmax", "crf"])
+@pytest.mark.parametrize("bilstm", [False, True], ids=["encoder", "bilstm"])
+def test_a_tagging_model_takes_strings_and_gives_words_and_entities(
+    tokenizer, tmp_path, same_process, crf, bilstm
+):
+    model, task, folder = _tagger(crf, bilstm), ServedTask("tagging", _TAGS), tmp_path / "1"
+    export_saved_model(model, tokenizer, task, folder, max_seq_length=16)
+    loaded = parity.load_exported(folder)
+    logits_of = evaluate.LogitsFunction(model)
+    tagger = predict_tags.Tagger(logits_of, logits_of.decode, tokenizer, _TAGS, 16)
+    expected = list(tagger.rows(_TAGGED))
+    assert len(expected[4]["words"]) > 60 and sum(len(one["entities"]) for one in expected) > 9
+    for found in (loaded.tag(_TAGGED), [loaded.tag([text])[0] for text in _TAGGED]):
+        for ours, theirs in zip(found, expected, strict=True):
+            for kind in ("words", "entities"):
+                ours_plain = [one | {"score": None} for one in ours[kind]]
+                assert ours_plain == [one | {"score": None} for one in theirs[kind]]
+                np.testing.assert_allclose(
+                    [one["score"] for one in ours[kind]],
+                    [one["score"] for one in theirs[kind]],
+                    atol=1e-4,
+                )
+    assert loaded.tag([]) == []
+    signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    outputs = signature(text=tf.constant(["", "good film"]))
+    assert outputs["num_words"].numpy().tolist() == [0, 2]
+    assert outputs["words"].shape == outputs["word_scores"].shape == (2, 2)
+    assert outputs["tags"].numpy()[0].tolist() == [b"", b""]
+    report = files.read_json(folder / parity.REPORT_FILE)
+    assert report["passed"] and report["signatures"] == ["serving_default", "ids"]
+    with pytest.raises(ValueError, match="Call `tag`"):
+        loaded.from_text(["film"])
+
+
+def test_tags_that_mark_no_spans_give_no_entities(tokenizer, tmp_path, same_process):
+    task, folder = ServedTask("tagging", ("ADJ", "NOUN", "I-X", "Z")), tmp_path / "1"
+    export_saved_model(_tagger(False), tokenizer, task, folder, max_seq_length=16)
+    (row,) = parity.load_exported(folder).tag([_LONG])
+    assert row["entities"] == [] and {"I-X", "ADJ"} & {one["tag"] for one in row["words"]}
+
+
+def test_ids_of_a_crf_say_where_words_begin(tokenizer, tmp_path, same_process):
+    task, folder = ServedTask("tagging", _TAGS), tmp_path / "1"
+    export_saved_model(_tagger(True), tokenizer, task, folder, max_seq_length=16, signatures="ids")
+    loaded = parity.load_exported(folder)
+    ids = {"input_ids": [[2, 9, 10, 3, 0]], "input_mask": [[1, 1, 1, 1, 0]]}
+    ids |= {"segment_ids": [[0] * 5], "word_index": [[-1, 0, 0, -1, -1]]}
+    outputs = loaded.from_ids(ids)
+    assert [bool(label) for label in outputs["label"][0]] == [False, True, False, False, False]
+    np.testing.assert_allclose(outputs["scores"][0].sum(-1), [0, 1, 0, 0, 0], atol=1e-5)
+    with pytest.raises(ValueError, match="takes ids only"):
+        loaded.tag(["film"])
+
+
+def test_byte_level_bpe_takes_ids_only(tokenizer, tmp_path, same_process):
     export_saved_model(_encoder(), _bpe(), _SENTIMENT, tmp_path / "bpe", max_seq_length=24)
     assert "BPE" in parity.load_exported(tmp_path / "bpe").info["ids_only"]
 

@@ -225,6 +225,11 @@ class Tokenizer:
             made.append(frame.around(ids, words, window, truncated))
         return made
 
+    @property
+    def blank_id(self) -> int:
+        """The piece of a word that nothing is left of."""
+        return next((one for one in (self.unk_id, self.mask_id, self.sep_id) if one is not None), 0)
+
     @functools.cached_property
     def _frame(self) -> _Frame:
         """The special tokens of a single text."""

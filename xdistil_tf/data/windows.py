@@ -13,7 +13,7 @@ import itertools
 import re
 from collections.abc import Sequence
 
-_SHARED = 4  # Neighbours share at most a quarter of their room.
+SHARED = 4  # Neighbours share at most a quarter of their room.
 _NUMBERED = re.compile(r"(.*)/w(\d+)", re.DOTALL)
 
 
@@ -50,7 +50,7 @@ def cut(sizes: Sequence[int], room: int) -> list[Window]:
     spans = [_fitting(begins, 0, room)]
     while spans[-1][1] < len(sizes):
         start, stop = spans[-1]
-        room_before = min(room // _SHARED, room - sizes[stop])
+        room_before = min(room // SHARED, room - sizes[stop])
         first = bisect.bisect_left(begins, begins[stop] - room_before, start + 1, stop)
         spans.append(_fitting(begins, first, room))
     bounds = [0]

@@ -126,7 +126,7 @@ class GraphTokenizer(tf.Module):
                 (_head(second, keep[1]), layout.segments[1]),
                 layout.pair_after,
             ]
-        return _assemble(parts, first.nrows())
+        return assemble(parts, first.nrows())
 
 
 def longest_first(first: tf.Tensor, second: tf.Tensor, room: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -160,8 +160,8 @@ def _head(ragged: tf.RaggedTensor, keep: tf.Tensor) -> tf.RaggedTensor:
     return positions.with_values(tf.gather(ragged.values, positions.values))
 
 
-def _assemble(parts: Sequence, batch: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Joins `Specials` and pairs of (ragged ids, segment), and pads."""
+def assemble(parts: Sequence, batch: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Joins `Specials` and pairs of (ragged ids, segment), and pads; features of a batch."""
     ids, segments = [], []
     for part in parts:
         if isinstance(part[0] if part else None, tf.RaggedTensor):

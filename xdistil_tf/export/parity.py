@@ -65,16 +65,38 @@ class ExportedModel:
         """Scores `[B, C]` float32 and, unless it is a regression, labels `[B]` of str.
 
         Raises:
-          ValueError: If the export has no string signature, or texts_b is missing or too much.
+          ValueError: If the export has no string signature or tags words, or texts_b is missing or
+            too much.
         """
         self._require_text(texts_b)
+        if self._tags:
+            raise ValueError("A tagging model gives words, not labels of texts. Call `tag`.")
         return _arrays(self._loaded.signatures["serving_default"](**_named(texts, texts_b)))
 
     def from_ids(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """As `from_text`, of int32 `[B, T]` ids; features that the model does not read are left."""
-        keys = ["input_ids", "input_mask"] + (["segment_ids"] if self.info["segments"] else [])
-        tensors = {key: tf.constant(features[key], tf.int32) for key in keys}
+        """Scores and labels of int32 `[B, T]` ids, in tagging of each piece.
+
+        Features that the model does not read are left.
+        """
+        tensors = {key: tf.constant(features[key], tf.int32) for key in id_features(self.info)}
         return _arrays(self._loaded.signatures["ids"](**tensors))
+
+    def tag(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """Of a tagging model the objects that `predict` writes, one a text.
+
+        Raises:
+          ValueError: If the export has no string signature, or tags nothing.
+        """
+        self._require_text(None)
+        if not self._tags:
+            raise ValueError(f"Expected a tagging model. Received: {self.info['task_type']}.")
+        outputs = self._loaded.signatures["serving_default"](**_named(texts, None))
+        arrays = {key: value.numpy() for key, value in outputs.items()}
+        return [_tagged(text, arrays, row) for row, text in enumerate(texts)]
+
+    @property
+    def _tags(self) -> bool:
+        return self.info["task_type"] == "tagging"
 
     def tokenize(
         self, texts: Sequence[str], texts_b: Sequence[str] | None = None
@@ -91,6 +113,13 @@ class ExportedModel:
         if (texts_b is not None) != self.info["pair"]:
             expected = "pairs of texts" if self.info["pair"] else "single texts"
             raise ValueError(f"Invalid `texts_b`. Expected {expected}, as in training.")
+
+
+def id_features(info: Mapping[str, Any]) -> list[str]:
+    """The inputs of the ids signature, in order."""
+    keys = ["input_ids", "input_mask"]
+    keys += ["segment_ids"] * info["segments"]
+    return keys + ["word_index"] * info["words"]
 
 
 def load_exported(path: str | pathlib.Path) -> ExportedModel:
@@ -153,7 +182,13 @@ def check(folder: str | pathlib.Path) -> dict[str, Any]:
                 # `fmax` would hide NaN.
                 difference = gap if np.isnan(gap) else max(difference, gap)
                 agreeing, compared = agreeing + same, compared + labels
-    if model.info["text_signature"]:
+    tokenizes = model.info["text_signature"] and model.info["task_type"] != "tagging"
+    if "rows" in inputs:
+        for batch in batches:
+            gap, same, words = _compare_rows(model, [inputs["rows"][index] for index in batch])
+            difference = gap if np.isnan(gap) else max(difference, gap)
+            agreeing, compared = agreeing + same, compared + words
+    if tokenizes:
         pairs = inputs["texts_b"]
         found = model.tokenize(inputs["texts"], pairs) if count else []
         equal_ids = sum(map(list.__eq__, found, inputs["input_ids"]))
@@ -166,16 +201,20 @@ def check(folder: str | pathlib.Path) -> dict[str, Any]:
         "tolerance": TOLERANCE,
         "label_agreement": agreeing / compared if compared else None,
         "differing_labels": compared - agreeing,
-        "tokenizer": {"examples": count, "equal_ids": equal_ids}
-        if model.info["text_signature"]
-        else None,
+        "tokenizer": {"examples": count, "equal_ids": equal_ids} if tokenizes else None,
         "versions": versions(),
     }
 
 
 def stored_batch(inputs: Mapping[str, Any], rows: range) -> dict[str, np.ndarray]:
     """Rows of the stored ids as a batch, int32 `[B, T]`, T the longest of them."""
-    return pad_batch(*([inputs[key][row] for row in rows] for key in ("input_ids", "segment_ids")))
+    batch = pad_batch(*([inputs[key][row] for row in rows] for key in ("input_ids", "segment_ids")))
+    if "word_index" in inputs:
+        batch["word_index"] = np.full(batch["input_ids"].shape, -1, np.int32)
+        for place, row in enumerate(rows):
+            words = inputs["word_index"][row]
+            batch["word_index"][place, : len(words)] = words
+    return batch
 
 
 def versions() -> dict[str, str]:
@@ -217,7 +256,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _all_signatures(model: ExportedModel, inputs: Mapping[str, Any], batch: range):
     yield model.from_ids(stored_batch(inputs, batch))
-    if model.info["text_signature"]:
+    if model.info["text_signature"] and "rows" not in inputs:
         pairs = inputs["texts_b"]
         seconds = None if pairs is None else [pairs[index] for index in batch]
         yield model.from_text([inputs["texts"][index] for index in batch], seconds)
@@ -235,6 +274,37 @@ def _compare(model, outputs, row, inputs, index) -> tuple[float, int, int]:
     labels = np.atleast_1d(np.array(inputs["labels"][index], object))
     found = np.atleast_1d(outputs["label"][row])[: len(labels)]
     return gap, int(np.sum(labels == found)), len(labels)
+
+
+def _compare_rows(model: ExportedModel, expected: Sequence[dict]) -> tuple[float, int, int]:
+    """(largest difference of scores, words and entities that are equal, how many there are)."""
+    gap, same, count = 0.0, 0, 0
+    for found, row in zip(model.tag([one["text"] for one in expected]), expected, strict=True):
+        for kind in ("words", "entities"):
+            ours, theirs = found[kind], row[kind]
+            count += max(len(ours), len(theirs))
+            for one, other in zip(ours, theirs, strict=False):
+                gap = max(gap, abs(one["score"] - other["score"]))
+                same += one | {"score": 0} == other | {"score": 0}
+    return gap, same, count
+
+
+def _tagged(text: str, arrays: Mapping[str, np.ndarray], row: int) -> dict[str, Any]:
+    """The outputs of one text as `predict` writes them."""
+
+    def part(place: int, kind: str, name: str, value: str) -> dict[str, Any]:
+        start, end = (int(arrays[f"{kind}_{edge}s"][row, place]) for edge in ("start", "end"))
+        own = {"text": text[start:end], "start": start, "end": end}
+        own[name] = value.decode("utf-8")
+        return own | {"score": round(float(arrays[f"{kind}_scores"][row, place]), 6)}
+
+    words = range(arrays["num_words"][row])
+    entities = range(arrays["num_entities"][row])
+    return {
+        "text": text,
+        "words": [part(i, "word", "tag", arrays["tags"][row, i]) for i in words],
+        "entities": [part(i, "entity", "type", arrays["entity_types"][row, i]) for i in entities],
+    }
 
 
 def _named(texts, texts_b) -> dict[str, tf.Tensor]:

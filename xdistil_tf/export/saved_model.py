@@ -18,7 +18,8 @@ import tensorflow as tf
 import tf_keras
 from absl import logging
 
-from xdistil_tf import files
+from xdistil_tf import crf, files, predict_tags
+from xdistil_tf.evaluate import LogitsFunction
 from xdistil_tf.export import compared_texts, parity
 from xdistil_tf.models import folders
 
@@ -57,9 +58,10 @@ def export_saved_model(
     """Writes a SavedModel and proves in a fresh process that it equals the Keras model.
 
     Signatures: `serving_default(text[, text_pair])` and `ids(input_ids, input_mask
-    [, segment_ids])`, both to `{label, scores}` (regression: `scores` `[B, 1]` alone). Byte-level
-    BPE, tagging and `signatures="ids"` give ids only, then `serving_default` is that signature
-    and the folder loads without `tensorflow_text`. Scores are float32 softmax probabilities.
+    [, segment_ids])`, both to `{label, scores}` (regression: `scores` `[B, 1]` alone); of a tagging
+    model `serving_default(text)` gives words, tags and entities, see `graph_tagger.py`. Byte-level
+    BPE and `signatures="ids"` give ids only, then `serving_default` is that signature and the
+    folder loads without `tensorflow_text`. Scores are float32 probabilities.
 
     Args:
       model: Any model of ours, in any precision; exported in float32, without optimizer.
@@ -88,7 +90,7 @@ def export_saved_model(
         return output_dir
     if reason:
         logging.info("The export takes ids only: %s.", reason)
-    inputs = _parity_inputs(student, tokenizer, task, max_seq_length, parity_texts)
+    inputs = _parity_inputs(student, tokenizer, task, info, parity_texts)
     with files.replaced_folder(output_dir) as aside:
         module, functions = _trace(student, tokenizer, info)
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
@@ -134,8 +136,6 @@ def _ids_only_reason(tokenizer, task: Task, signatures: str) -> str | None:
     """Why there is no string signature; None when there is one."""
     if signatures == "ids":
         return "signatures='ids' was asked for"
-    if task.task_type == "tagging":
-        return "tagging labels belong to words, and a string does not say what its words are"
     from xdistil_tf.export import graph_tokenizer
 
     return graph_tokenizer.obstacle(tokenizer)
@@ -172,6 +172,7 @@ def _describe(student, tokenizer, task: Task, max_seq_length: int, reason) -> di
         "max_seq_length": max_seq_length,
         "text_signature": reason is None,
         "segments": config.get("type_vocab_size", 0) > 1,
+        "words": getattr(student, "crf", None) is not None,
         "model": {
             "model_type": config.get("model_type"),
             "parameters": sum(int(np.prod(variable.shape)) for variable in variables.values()),
@@ -200,7 +201,7 @@ def _already_there(output_dir: pathlib.Path, fingerprint: str) -> bool:
 def _trace(student, tokenizer, info: Mapping[str, Any]) -> tuple[tf.Module, dict[str, Callable]]:
     """The module to save and its signatures."""
     served = _served(student, info)
-    keys = ["input_ids", "input_mask"] + (["segment_ids"] if info["segments"] else [])
+    keys = parity.id_features(info)
     ids_specs = [tf.TensorSpec([None, None], tf.int32, name=key) for key in keys]
 
     @tf.function(input_signature=ids_specs)
@@ -210,7 +211,17 @@ def _trace(student, tokenizer, info: Mapping[str, Any]) -> tuple[tf.Module, dict
     module = tf.Module(name="student")
     module.from_ids = from_ids
     functions = {"serving_default": from_ids, "ids": from_ids}
-    if info["text_signature"]:
+    if info["text_signature"] and info["task_type"] == "tagging":
+        from xdistil_tf.export import graph_tagger
+
+        module.tagger = graph_tagger.GraphTagger(
+            student, tokenizer, info["labels"], info["max_seq_length"]
+        )
+        module.from_text = tf.function(
+            module.tagger.__call__, input_signature=[tf.TensorSpec([None], tf.string, name="text")]
+        )
+        functions["serving_default"] = module.from_text
+    elif info["text_signature"]:
         from xdistil_tf.export import graph_tokenizer
 
         tokenize = graph_tokenizer.make_graph_tokenizer(tokenizer, info["max_seq_length"])
@@ -235,6 +246,8 @@ def _served(student, info: Mapping[str, Any]) -> Callable:
         logits = tf.cast(student(features, training=False)["logits"], tf.float32)
         if info["task_type"] == "regression":
             return {"scores": tf.reshape(logits, [-1, 1])}
+        if info["words"]:
+            return _chained(student, logits, features["word_index"], labels)
         return {
             "label": tf.gather(labels, tf.argmax(logits, -1)),  # [B]; tagging [B, T]
             "scores": tf.nn.softmax(logits),
@@ -243,49 +256,78 @@ def _served(student, info: Mapping[str, Any]) -> Callable:
     return served
 
 
-def _parity_inputs(student, tokenizer, task: Task, max_seq_length: int, texts) -> dict[str, Any]:
+def _chained(student, logits, word_index, labels) -> dict[str, tf.Tensor]:
+    """Tags of a CRF's words and their marginals; empty and 0 at further pieces and padding."""
+    words, potentials = crf.first_pieces(word_index), student.crf(logits)
+    names = tf.gather(labels, crf.best_tags(potentials, words))
+    marginals = tf.exp(crf.log_marginals(potentials, words))
+    return {
+        "label": tf.where(words, names, ""),
+        "scores": tf.where(words[..., tf.newaxis], marginals, 0.0),
+    }
+
+
+def _parity_inputs(
+    student, tokenizer, task: Task, info: Mapping[str, Any], texts
+) -> dict[str, Any]:
     """Texts, their ids by the training tokenizer, and what the Keras model says of them."""
     rows = compared_texts.built_in(task.pair) if texts is None else list(texts)
     compared_texts.check(rows, task.pair)
     firsts = [row[0] for row in rows] if task.pair else rows
     seconds = [row[1] for row in rows] if task.pair else None
-    encodings = tokenizer.encode_batch(firsts, seconds, max_length=max_seq_length)
+    encodings = tokenizer.encode_batch(firsts, seconds, max_length=info["max_seq_length"])
     inputs = {
         "texts": firsts,
         "texts_b": seconds,
         "input_ids": [encoding.input_ids for encoding in encodings],
         "segment_ids": [encoding.segment_ids for encoding in encodings],
     }
-    scores = []
+    if info["words"]:
+        inputs["word_index"] = [encoding.word_index for encoding in encodings]
+    scores, labels = [], []
     # On the CPU, as the fresh process: reduced-precision products of a GPU are not the export's.
     with tf.device("CPU:0"):
         for start in range(0, len(firsts), parity.BATCH_SIZE):
             stop = min(start + parity.BATCH_SIZE, len(firsts))
             features = parity.stored_batch(inputs, range(start, stop))
-            scores += _keras_scores(student, task, features)
-    width = len(scores[0][0]) if task.task_type == "tagging" else len(scores[0])
+            more = _keras_answers(student, task, info, features)
+            scores, labels = scores + more[0], labels + more[1]
+        if info["text_signature"] and task.task_type == "tagging":
+            inputs["rows"] = _keras_rows(student, tokenizer, info, firsts)
+    return {**inputs, "scores": scores, "labels": labels or None}
+
+
+def _keras_answers(student, task: Task, info: Mapping[str, Any], features) -> tuple[list, list]:
+    """Scores and labels of the ids signature, row by row, without padding."""
+    tensors = {key: tf.constant(value) for key, value in features.items()}
+    logits = tf.cast(student(tensors)["logits"], tf.float32)
     expected = 1 if task.task_type == "regression" else len(task.labels)
-    if width != expected:
+    if logits.shape[-1] != expected:
         raise ValueError(
-            f"Invalid `task`. Expected {width} labels, one per class of the model. "
+            f"Invalid `task`. Expected {logits.shape[-1]} labels, one per class of the model. "
             f"Received: {expected}."
         )
-    return {**inputs, "scores": scores, "labels": _labels(scores, task)}
-
-
-def _keras_scores(student, task: Task, features) -> list:
-    logits = student({key: tf.constant(value) for key, value in features.items()})["logits"]
-    logits = tf.cast(logits, tf.float32)
-    scores = logits.numpy() if task.task_type == "regression" else tf.nn.softmax(logits).numpy()
+    if info["words"]:
+        answer = _served(student, info)(tensors)
+        scores, names = answer["scores"].numpy(), answer["label"].numpy().astype(str)
+    else:
+        if task.task_type == "regression":
+            return logits.numpy().reshape(len(logits), -1).tolist(), []
+        scores = tf.nn.softmax(logits).numpy()
+        names = np.array(task.labels, object)[scores.argmax(-1)]
     if task.task_type != "tagging":
-        return scores.reshape(len(scores), -1).tolist()
+        return scores.tolist(), names.tolist()
     lengths = features["input_mask"].sum(1)
-    return [row[:length].tolist() for row, length in zip(scores, lengths, strict=True)]
+    return (
+        [row[:length].tolist() for row, length in zip(scores, lengths, strict=True)],
+        [row[:length].tolist() for row, length in zip(names, lengths, strict=True)],
+    )
 
 
-def _labels(scores: list, task: Task) -> list | None:
-    if task.task_type == "regression":
-        return None
-    if task.task_type == "tagging":
-        return [[task.labels[int(np.argmax(token))] for token in row] for row in scores]
-    return [task.labels[int(np.argmax(row))] for row in scores]
+def _keras_rows(student, tokenizer, info: Mapping[str, Any], texts: Sequence[str]) -> list[dict]:
+    """What `predict` says of each text."""
+    logits_of = LogitsFunction(student)
+    tagger = predict_tags.Tagger(
+        logits_of, logits_of.decode, tokenizer, info["labels"], info["max_seq_length"]
+    )
+    return list(tagger.rows(texts))
