@@ -14,9 +14,10 @@ from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.records import decode_example
 from xdistil_tf.data.task_records import TaskInfo
 from xdistil_tf.data.tokenization import Tokenizer
-from xdistil_tf.models import embeddings, pretrained
+from xdistil_tf.models import embeddings, folders, pretrained
 from xdistil_tf.models.bilstm import BiLSTM
 from xdistil_tf.models.encoder import Encoder
+from xdistil_tf.models.foreign import ForeignEncoder
 from xdistil_tf.models.projected import ProjectedEncoder
 from xdistil_tf.start_encoder import EncoderStart, num_labels
 from xdistil_tf.trainer import assign
@@ -116,8 +117,11 @@ class Start:
         return definition | (self._encoder.definition() if self._encoder else {})
 
     def _empty(self, result: dict[str, Any]):
+        config, precision = result["config"], self._config.precision
+        if "huggingface" in config:
+            return ForeignEncoder(config["huggingface"], config["head"])
         kind = BiLSTM if self._model.kind == "bilstm" else Encoder
-        model = kind.from_config_dict(result["config"], precision=self._config.precision)
+        model = kind.from_config_dict(config, precision=precision)
         wrapped = result.get("projection")
         return ProjectedEncoder(model, **wrapped) if wrapped else model
 
@@ -163,7 +167,7 @@ class Start:
         if config.source == "random":
             return None
         if config.source == "teacher":
-            words = pretrained.read_word_embeddings(self._teacher_folder)[:size]
+            words = folders.read_word_embeddings(self._teacher_folder)[:size]
             return embeddings.reduce_by_svd(words, config.dim)
         table, _ = embeddings.read_embeddings(
             config.path, self._tokenizer.tokens, self._config.seed

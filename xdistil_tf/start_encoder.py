@@ -16,7 +16,7 @@ from absl import logging
 from xdistil_tf import files, recipe
 from xdistil_tf.data.task_records import TaskInfo
 from xdistil_tf.data.tokenization import Tokenizer
-from xdistil_tf.models import encoder_presets, pretrained, projected
+from xdistil_tf.models import encoder_presets, folders, foreign, pretrained, projected
 from xdistil_tf.models.encoder import Encoder
 from xdistil_tf.models.projected import ProjectedEncoder
 
@@ -112,6 +112,8 @@ class EncoderStart:
             return encoder_presets.student_from_layers(
                 teacher, fields, config.layers_from, precision
             )
+        if self.init_checkpoint is not None and folders.is_foreign(self.init_checkpoint):
+            return _made_foreign(self.init_checkpoint, fields, head, seed)
         if self.init_checkpoint is not None:
             _check_sizes(fields, pretrained.read_config(self.init_checkpoint))
             return pretrained.load_encoder(
@@ -148,7 +150,7 @@ class EncoderStart:
         source = self.teacher_folder if copies else self.init_checkpoint
         if source is None or self.task.task_type not in ("classification", "regression"):
             return None
-        known = pretrained.read_config(source)["head"]["pooler"]
+        known = folders.read_config(source)["head"].get("pooler")
         return known if known == _RELU_POOLER else None
 
     def _copy_pooler(self, model: Encoder) -> None:
@@ -191,6 +193,17 @@ class EncoderStart:
         """Fingerprint of what stands beside the weights of the checkpoint."""
         path = pathlib.Path(self.init_checkpoint or "") / projected.FILE
         return files.file_fingerprint(path) if self.init_checkpoint and path.is_file() else None
+
+
+def _made_foreign(folder: str, fields: dict[str, Any], head: dict[str, Any], seed: int):
+    """An encoder of another architecture, which is fine-tuned as its folder has it."""
+    if fields:
+        raise ValueError(
+            f"{folder} is no encoder of the BERT family: its sizes and rates are those of its "
+            f"config.json. Received: {', '.join(f'model.{name}' for name in sorted(fields))}. "
+            "Leave them out."
+        )
+    return foreign.load_foreign(folder, head, allow_missing_head=True, seed=seed)
 
 
 def num_labels(task: TaskInfo) -> int:

@@ -86,7 +86,8 @@ class Study(recipe.Config):
         if repeated := sorted({cell for cell in cells if cells.count(cell) > 1}):
             raise ValueError(
                 "Expected different seeds, and tasks that differ in task, labels_per_class or "
-                f"labels_per_language; other task folders need a study of their own. Repeated: {', '.join(repeated)}"
+                "labels_per_language; other task folders need a study of their own. Repeated: "
+                f"{', '.join(repeated)}"
             )
         return self
 

@@ -47,7 +47,7 @@ class LiveTeacher:
         layers = self.available.get("hidden")
         self.layer = None
         self.depth = max(layers) if layers else None
-        if "attention" in self.available:
+        if getattr(model, "layered", "attention" in self.available):
             self.layer = outputs.resolve_layer(layer, self.depth)
             self.available["representation"] = None
         elif layer != -1:
@@ -80,8 +80,10 @@ class LiveTeacher:
         answer = {key: given[key] for key in request if key in given}
         if from_hidden:
             hidden = given["hidden"][self.layer]
-            # Position 0 of the layer, before any pooler.
-            answer["representation"] = hidden if self._tagging else hidden[:, 0]
+            # That of one position of the layer, before any pooler.
+            answer["representation"] = (
+                hidden if self._tagging else self._model.summary(hidden, features)
+            )
         if "hidden" in request:
             answer["hidden"] = {i: given["hidden"][i] for i in request["hidden"]}
         if outputs.TOP_K in request:

@@ -124,6 +124,11 @@ class Encoder(PartedModel):
             available["next_sentence_logits"] = None
         return available
 
+    def summary(self, states: tf.Tensor, features) -> tf.Tensor:
+        """The vector of a sentence among those of its tokens: position 0, `[B, D]`."""
+        del features
+        return states[:, 0]
+
     def _initialise_layer(self, layer, seed: int) -> None:
         deviation = self.config["initializer_range"]
         for variable in layer.variables:

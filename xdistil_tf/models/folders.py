@@ -8,8 +8,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from xdistil_tf import files, model_places
-from xdistil_tf.models import bilstm, encoder_config, pretrained, projected
+from xdistil_tf.models import bilstm, encoder_config, foreign, pretrained, projected
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,8 @@ def load_model(folder: files.Path, precision: str = "float32"):
     """
     if is_bilstm(folder):
         return bilstm.load_bilstm(folder, precision=precision)
+    if is_foreign(folder):
+        return foreign.load_foreign(folder)
     return pretrained.load_encoder(str(folder), precision=precision)
 
 
@@ -71,6 +75,9 @@ def save_model(model, folder: files.Path, labels: Sequence[str] | None = None) -
     """
     if is_bilstm_config(model.config):
         bilstm.save_bilstm(model, folder)
+        return
+    if isinstance(model, foreign.ForeignEncoder):
+        foreign.save_foreign(model, folder, labels)
         return
     if isinstance(model, projected.ProjectedEncoder):
         projected.save_projections(model, folder)
@@ -84,11 +91,30 @@ def is_bilstm(folder: files.Path) -> bool:
     return config.is_file() and files.read_json(config).get("model_type") == bilstm.MODEL_TYPE
 
 
+def is_foreign(folder: files.Path) -> bool:
+    """Whether a model folder holds an architecture that only `transformers` knows."""
+    families = (*encoder_config.FAMILIES, bilstm.MODEL_TYPE)
+    return foreign.is_foreign(folder, families)
+
+
 def read_config(folder: files.Path) -> dict[str, Any]:
     """The complete config of a model folder of any kind."""
     if is_bilstm(folder):
         return bilstm.complete_config(files.read_json(pathlib.Path(folder) / "config.json"))
+    if is_foreign(folder):
+        return foreign.read_foreign_config(folder)
     return pretrained.read_config(str(folder))
+
+
+def read_word_embeddings(folder: files.Path) -> np.ndarray:
+    """The word table of a transformer's folder, float32 `[vocabulary, width]`.
+
+    Raises:
+      ValueError: If it has none.
+    """
+    if is_foreign(folder):
+        return foreign.read_word_embeddings(folder)
+    return pretrained.read_word_embeddings(str(folder))
 
 
 def width(folder: files.Path) -> int:
@@ -107,7 +133,8 @@ def longest_input(config: Mapping[str, Any]) -> int | None:
     positions = config.get("max_position_embeddings")
     if positions is None:
         return None
-    after_padding = encoder_config.FAMILIES[config["model_type"]].positions_after_padding
+    family = encoder_config.FAMILIES.get(config["model_type"])
+    after_padding = family is not None and family.positions_after_padding
     return positions - (config["pad_token_id"] + 1 if after_padding else 0)
 
 
