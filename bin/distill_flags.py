@@ -10,7 +10,7 @@ from xdistil_tf import recipe, recipes
 from xdistil_tf.bin import shared_flags
 from xdistil_tf.data.glue import FOLDERS
 from xdistil_tf.data.readers import task_name
-from xdistil_tf.distill import Job
+from xdistil_tf.job import Job
 from xdistil_tf.distill_tasks import for_task
 
 FLAGS = flags.FLAGS
@@ -27,12 +27,17 @@ def define_job_flags() -> None:
     flags.DEFINE_string(
         "teacher_recipe", "configs/bert/finetune.yaml", "How a teacher without a head gets one."
     )
-    flags.DEFINE_string(
+    flags.DEFINE_list(
         "teacher",
         None,
-        "Hugging Face folder, TF1 checkpoint, run folder or hub name.",
+        "Hugging Face folder, TF1 checkpoint, run folder or hub name; of several (a,b) the answers "
+        "are averaged.",
         required=True,
     )
+    flags.DEFINE_string(
+        "teacher_weights", None, "Of several: 1,2 or, with others for a language, 1,2;sw:0,1."
+    )
+    flags.DEFINE_string("tokenizer", None, "The student's. Default: the (first) teacher's.")
     flags.DEFINE_string("init_checkpoint", None, "What a student that is an encoder starts from.")
     flags.DEFINE_string("model_dir", None, "The distill folder.", required=True)
     flags.DEFINE_multi_string("set_teacher", [], "Any field of the teacher's recipe: path=value.")
@@ -75,9 +80,8 @@ def _job(task: str, task_dir: str, several: bool) -> Job:
     shared = [f"seed={config.seed}", f"max_seq_length={config.max_seq_length}"]
     shared += [f"precision={FLAGS.precision}"] if FLAGS.precision else []
     # A teacher without a head, or a general student, serves all tasks.
-    teacher, start = (
-        for_task(FLAGS[name].value, task, name, False) for name in ("teacher", "init_checkpoint")
-    )
+    teachers = [for_task(one, task, name, False) for one in FLAGS.teacher]
+    start = for_task(FLAGS.init_checkpoint, task, name, False)
     files = {
         name: tuple(for_task(one, task, name, several) for one in FLAGS[name].value or ())
         for name in ("transfer_file", "augmented")
@@ -89,7 +93,10 @@ def _job(task: str, task_dir: str, several: bool) -> Job:
         ),
         task_dir=task_dir,
         task=task,
-        teacher=teacher,
+        teacher=teachers[0],
+        more_teachers=tuple(teachers[1:]),
+        teacher_weights=FLAGS.teacher_weights,
+        tokenizer=FLAGS.tokenizer,
         init_checkpoint=start,
         model_dir=for_task(FLAGS.model_dir, task, "model_dir", several),
         transfer_file=files["transfer_file"] or None,

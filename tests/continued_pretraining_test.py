@@ -9,7 +9,8 @@ from xdistil_tf import recipe
 from xdistil_tf.continued_pretraining import continue_pretraining
 from xdistil_tf.data import synthetic
 from xdistil_tf.data.readers import Example, read_task
-from xdistil_tf.distill import Job, distill
+from xdistil_tf.distill import distill
+from xdistil_tf.job import Job
 from xdistil_tf.models import folders, pretrained
 
 pytest_plugins = ["tests.small_task"]

@@ -12,11 +12,11 @@ import pytest
 import tensorflow as tf
 
 from tests.small_task import BILSTM, OPTIONS, encoder_folder, stage, write_lines
-from xdistil_tf import distill, evaluate, files, predict, preflight, recipe
+from xdistil_tf import distill, evaluate, files, predict, preflight, recipe, task_teacher
 from xdistil_tf.data import synthetic
 from xdistil_tf.data.task_records import Options
 from xdistil_tf.data.tokenization import load_tokenizer
-from xdistil_tf.distill import Job
+from xdistil_tf.job import Job
 from xdistil_tf.models import folders, pretrained
 
 pytest_plugins = ["tests.small_task"]
@@ -384,7 +384,7 @@ def test_memory_is_asked_for_what_is_trained(finished, small, quick, monkeypatch
     asked = []
     enough = preflight.Check("memory", True, "")
     monkeypatch.setattr(preflight, "check_memory", lambda *given: asked.append(given) or enough)
-    monkeypatch.setattr(distill, "_teacher", stop)
+    monkeypatch.setattr(task_teacher, "ready_teacher", stop)
     with pytest.raises(Reached):
         quick(teacher=small.encoder)
     with pytest.raises(Reached):

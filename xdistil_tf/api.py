@@ -14,11 +14,12 @@ from xdistil_tf.data.pretraining import write_pretraining_records
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import create_task_records
 from xdistil_tf.data.tokenization import load_tokenizer
-from xdistil_tf.distill import Job, distill
+from xdistil_tf.distill import distill
 from xdistil_tf.evaluate import EvaluatedModel
 from xdistil_tf.evaluate_pretraining import evaluate_pretraining
 from xdistil_tf.export.model_folder import export_model_folder
 from xdistil_tf.export.parity import load_exported
+from xdistil_tf.job import Job
 from xdistil_tf.models.folders import load_model, save_model
 from xdistil_tf.objective import Objective
 from xdistil_tf.predict import Predictor

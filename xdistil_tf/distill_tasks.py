@@ -9,7 +9,8 @@ from typing import Any
 import tf_keras
 
 from xdistil_tf import files
-from xdistil_tf.distill import Job, distill
+from xdistil_tf.distill import distill
+from xdistil_tf.job import Job
 
 _MODELS = ("teacher", "student", "labels_only")
 

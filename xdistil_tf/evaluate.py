@@ -153,6 +153,7 @@ def predict_records(
     records: RecordSet,
     task: TaskInfo,
     batch_size: int = 128,
+    sidecars: Mapping[str, Any] | None = None,
 ) -> Predictions:
     """Runs a model over all records, in their order.
 
@@ -161,11 +162,12 @@ def predict_records(
       records: The data.
       task: What they mean.
       batch_size: Examples of a forward pass.
+      sidecars: Of a teacher, joined to the batches.
 
     Raises:
       ValueError: If no record has a known label, or a record is damaged.
     """
-    batches = Batches(records, batch_size, shuffle=False)
+    batches = Batches(records, batch_size, shuffle=False, sidecars=sidecars)
     predictions = Predictions(decode=getattr(logits_of, "decode", tag_decoding.most_probable))
     for batch in batches_once(batches):
         logits = logits_of(batch).numpy()

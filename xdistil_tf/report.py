@@ -9,6 +9,7 @@ from typing import Any
 
 from xdistil_tf import checkpoints, files, versions
 from xdistil_tf.baseline import BaselineRun
+from xdistil_tf.cache_folder import TeacherCache
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import TaskInfo
 from xdistil_tf.evaluate import latency_ms, logits_function, parameter_counts, predict_records
@@ -21,18 +22,32 @@ _LATENCY = {"batch_1": (1, 32), "batch_32": (32, 32)}
 
 
 @dataclasses.dataclass(frozen=True)
+class Joined:
+    """What several teachers said together, or one with another tokenizer.
+
+    Attributes:
+      cache: Over the student's records, those reported on among them.
+      teachers: Model folder and own records of each.
+    """
+
+    cache: TeacherCache
+    teachers: Sequence[tuple[str, TaskInfo]]
+
+
+@dataclasses.dataclass(frozen=True)
 class Results:
     """What a distillation has made, to be scored.
 
     Attributes:
       folder: The distill folder.
       task: The records.
-      teacher: The teacher's model folder.
+      teacher: The teacher's model folder; of several the first one's.
       teacher_source: Where it came from.
       student: The student's `run.json`.
       baselines: The labels-only runs, the best first; none if it was not asked for.
       checks: Of the preflight.
       seed: Of the run.
+      joined: Of several teachers; `None`: there is one.
     """
 
     folder: pathlib.Path
@@ -43,13 +58,16 @@ class Results:
     baselines: Sequence[BaselineRun]
     checks: Sequence[Check]
     seed: int
+    joined: Joined | None = None
 
     def made_from(self) -> dict[str, Any]:
         """Fingerprints of all that a report depends on."""
         runs = [self.student, *(one.result for one in self.baselines)]
         return {
             "records": self.task.fingerprint,
-            "teacher": pretrained.weights_fingerprint(self.teacher),
+            "teacher": self.joined.cache.info["made_from"]["teacher"]
+            if self.joined
+            else pretrained.weights_fingerprint(self.teacher),
             # Equal stages that were trained again have other seconds.
             "runs": [[one["fingerprint"], one["seconds"]] for one in runs],
         }
@@ -70,7 +88,11 @@ def make_report(results: Results, exported: pathlib.Path | None) -> dict[str, An
     """
     task, folder, student = results.task, results.folder, results.student
     records = RecordSet(task.pattern(task.report))
-    teacher = _model_report(results.teacher, records, task) | {"source": results.teacher_source}
+    if results.joined:
+        teacher = _joined_report(results.joined, records, task)
+    else:
+        teacher = _model_report(results.teacher, records, task)
+    teacher["source"] = results.teacher_source
     scored = {"teacher": teacher, "student": _model_report(folder / "student", records, task)}
     scored["student"] |= _training(student)
     teacher |= _training_of(results.teacher)
@@ -86,7 +108,7 @@ def make_report(results: Results, exported: pathlib.Path | None) -> dict[str, An
         "task": task.task,
         "metric": metric,
         "reported_split": task.report,
-        "examples": len(records),
+        "examples": _examples(task),
         **scored,
         "retained": student_value / teacher_value if teacher_value else None,
         "stages": _stage_reports(folder / "student", student, records, task),
@@ -99,6 +121,36 @@ def make_report(results: Results, exported: pathlib.Path | None) -> dict[str, An
         "selects_on_reported_split": task.select == task.report,
         "seed": results.seed,
         "versions": versions.environment(),
+    }
+
+
+def _examples(task: TaskInfo) -> int:
+    """Examples that are reported on; a long tagged sentence is several records."""
+    reported = task.splits[task.report]
+    return reported["labelled" if task.task_type == "tagging" else "records"]
+
+
+def _joined_report(joined: Joined, records: RecordSet, task: TaskInfo) -> dict[str, Any]:
+    """What they say together, and each alone on its own records; sizes and times add up."""
+    alone = [
+        _model_report(folder, RecordSet(own.pattern(own.report)), own)
+        for folder, own in joined.teachers
+    ]
+    readers = joined.cache.readers({"logits": None}, records)
+    predictions = predict_records(
+        lambda batch: batch["teacher/logits"], records, task, sidecars=readers
+    )
+    sizes = ("parameters", "parameters_without_embeddings", "bytes")
+    return {
+        "metrics": predictions.metrics(task),
+        "by_language": predictions.by_language(task),
+        **{name: sum(one[name] for one in alone) for name in sizes},
+        "latency_ms": {
+            shape: round(sum(one["latency_ms"][shape] for one in alone), 3) for shape in _LATENCY
+        },
+        "teachers": [
+            one | {"model": folder} for one, (folder, _) in zip(alone, joined.teachers, strict=True)
+        ],
     }
 
 

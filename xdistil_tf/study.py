@@ -24,8 +24,9 @@ from xdistil_tf import checkpoints, files, recipe, recipes, versions
 from xdistil_tf.data.readers import task_name
 from xdistil_tf.data.task_records import Options as RecordOptions
 from xdistil_tf.data.task_records import load_task_info
-from xdistil_tf.distill import Job, distill
+from xdistil_tf.distill import distill
 from xdistil_tf.interruption import Interruption
+from xdistil_tf.job import Job
 from xdistil_tf.trainer import TrainerOptions
 
 MODELS = ("teacher", "student", "labels_only")

@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import logging
 
-from xdistil_tf import cache, cache_rows, files, outputs, recipe, word_demands
+from xdistil_tf import cache, cache_rows, files, joined_cache, outputs, recipe, word_demands
 from xdistil_tf.data.pretraining import dynamic
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import TaskInfo
@@ -263,7 +263,8 @@ class Teaching:
                 f"The teacher cache {self._cache.folder} belongs to another tokenizer than the "
                 "records. Make it again with cache_teacher."
             )
-        if self._folder and made_from["teacher"] != self._weights:
+        known = [one["teacher"] for one in made_from.get("teachers", ())]
+        if self._folder and self._weights not in (made_from["teacher"], *known):
             raise ValueError(
                 f"The teacher cache {self._cache.folder} was made from other weights than "
                 f"{self._folder}. Make it again with cache_teacher."
@@ -278,6 +279,7 @@ class Teaching:
     def _check_demands(self, objectives: Sequence[tuple[Objective, Sequence[RecordSet]]]) -> None:
         made_from = self._cache.info["made_from"]
         for objective, sets in objectives:
+            joined_cache.check_terms(objective, made_from, self._cache.folder)
             if "representation" in objective.teacher_request and made_from["layer"] is not None:
                 asked = outputs.resolve_layer(self._config.teacher.layer, made_from["depth"])
                 if asked != made_from["layer"]:
