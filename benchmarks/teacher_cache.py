@@ -110,8 +110,8 @@ def stages(
 
 def _run(work: pathlib.Path, task, config, extra: dict) -> harness.Measured:
     """One run in a fresh folder; stages and their seconds go into `extra`."""
-    from xdistil_tf.task_teacher import bindings
     from xdistil_tf.run import run
+    from xdistil_tf.task_teacher import bindings
     from xdistil_tf.trainer import TrainerOptions
 
     folder = work / "run"

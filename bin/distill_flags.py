@@ -10,8 +10,8 @@ from xdistil_tf import recipe, recipes
 from xdistil_tf.bin import shared_flags
 from xdistil_tf.data.glue import FOLDERS
 from xdistil_tf.data.readers import task_name
-from xdistil_tf.job import Job
 from xdistil_tf.distill_tasks import for_task
+from xdistil_tf.job import Job
 
 FLAGS = flags.FLAGS
 

@@ -12,7 +12,7 @@ from benchmarks import harness
 
 NAMES = ("bilstm", "encoder", "finetune", "latency", "pretraining_data", "pretraining_step")
 NAMES += ("soft_labels", "teacher_cache", "wikipedia")
-NAMES += ("augmentation", "tinybert_stage1", "tinybert_stage2")
+NAMES += ("augmentation", "ner_features", "ner_pipeline", "tinybert_stage1", "tinybert_stage2")
 PATHS = [harness.RESULTS / f"{name}.json" for name in (*NAMES, "latency_of_encoders")]
 RESULTS = [path for path in PATHS if path.is_file()]
 

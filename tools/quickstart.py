@@ -19,8 +19,8 @@ from xdistil_tf.data import pretraining, synthetic
 from xdistil_tf.data.task_records import Options
 from xdistil_tf.data.tokenization import load_tokenizer
 from xdistil_tf.distill import distill
-from xdistil_tf.job import Job
 from xdistil_tf.interruption import Interruption
+from xdistil_tf.job import Job
 from xdistil_tf.run import run as run_recipe
 
 FLAGS = flags.FLAGS

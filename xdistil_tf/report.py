@@ -12,7 +12,14 @@ from xdistil_tf.baseline import BaselineRun
 from xdistil_tf.cache_folder import TeacherCache
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import TaskInfo
-from xdistil_tf.evaluate import latency_ms, logits_function, parameter_counts, predict_records
+from xdistil_tf.evaluate import (
+    Predictions,
+    latency_ms,
+    logits_function,
+    parameter_counts,
+    predict_records,
+)
+from xdistil_tf.metrics import MACRO
 from xdistil_tf.models import folders, pretrained
 from xdistil_tf.preflight import Check
 from xdistil_tf.trainer import assign
@@ -142,7 +149,7 @@ def _joined_report(joined: Joined, records: RecordSet, task: TaskInfo) -> dict[s
     )
     sizes = ("parameters", "parameters_without_embeddings", "bytes")
     return {
-        "metrics": predictions.metrics(task),
+        "metrics": _metrics(predictions, task),
         "by_language": predictions.by_language(task),
         **{name: sum(one[name] for one in alone) for name in sizes},
         "latency_ms": {
@@ -261,12 +268,19 @@ def _baseline_report(
     return _model_report(runs[0].folder, records, task) | chosen | everything
 
 
+def _metrics(predictions: Predictions, task: TaskInfo) -> dict[str, float]:
+    """The task's metrics and, of several languages, the mean over them."""
+    of_languages = predictions.macro(task)
+    mean = {MACRO: of_languages[MACRO]} if of_languages else {}
+    return predictions.metrics(task) | mean
+
+
 def _model_report(model_dir: files.Path, records: RecordSet, task: TaskInfo) -> dict[str, Any]:
     folder = pathlib.Path(folders.find(str(model_dir)))
     model = folders.load_model(folder)
     predictions = predict_records(logits_function(model), records, task)
     return {
-        "metrics": predictions.metrics(task),
+        "metrics": _metrics(predictions, task),
         "by_language": predictions.by_language(task),
         **parameter_counts(model),
         "bytes": sum(file.stat().st_size for file in folder.glob("model*.safetensors"))
@@ -282,16 +296,18 @@ def _stage_reports(
     model = folders.load_model(folders.find(str(folder)))
     logits_of, reports = logits_function(model), []
     for number, stage in enumerate(student["stages"], start=1):
-        reported = None
+        reported, mean = None, {}
         # Before a stage has trained the head, the metric says nothing.
         if not {"logits", "potentials", "marginals"}.isdisjoint(stage["outputs"]):
             weights = checkpoints.read_weights(folder / f"{number:02d}_{stage['name']}")
             variables = model.named_variables()
             # Width projections belong to the training alone.
             assign(variables, {name: weights[name] for name in weights if name in variables})
-            reported = predict_records(logits_of, records, task).metrics(task)[task.metric]
+            found = _metrics(predict_records(logits_of, records, task), task)
+            reported = found[task.metric]
+            mean = {f"reported_{MACRO}": found[MACRO]} if MACRO in found else {}
         kept = ("name", "data", "steps", "key", "best", "seconds", "trained_parameters")
-        reports.append({key: stage[key] for key in kept} | {"reported": reported})
+        reports.append({key: stage[key] for key in kept} | {"reported": reported} | mean)
     return reports
 
 

@@ -13,14 +13,14 @@ import pathlib
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 import tensorflow as tf
 import tf_keras
 from absl import logging
 
-from xdistil_tf import checkpoints, files, recipe, recipes, versions
+from xdistil_tf import checkpoints, files, metrics, recipe, recipes, versions
 from xdistil_tf.data.readers import task_name
 from xdistil_tf.data.task_records import Options as RecordOptions
 from xdistil_tf.data.task_records import load_task_info
@@ -59,6 +59,9 @@ class Study(recipe.Config):
     seeds: tuple[int, ...] = pydantic.Field(min_length=1)
     set: tuple[str, ...] = pydantic.Field((), description="Overrides of the recipe.")
     set_teacher: tuple[str, ...] = ()
+    metric: Literal["task", "macro"] = pydantic.Field(
+        "task", description="What is compared; macro: the mean of it over languages."
+    )
     labels_only: bool = True
     labels_only_learning_rates: tuple[pydantic.PositiveFloat, ...] = pydantic.Field(
         (), description="Of the baseline, trained at each: the best held-out value is reported."
@@ -175,6 +178,25 @@ def _run(
     if shared:
         content["teacher"]["shared_with"] = str(shared.relative_to(output))
     content["training_seconds"] = _training_seconds(content)
+    return _by_macro(content) if study.metric == metrics.MACRO else content
+
+
+def _by_macro(content: dict[str, Any]) -> dict[str, Any]:
+    """A report in which the mean over languages is what counts.
+
+    Raises:
+      ValueError: If there is one language alone.
+    """
+    if metrics.MACRO not in content["student"]["metrics"]:
+        raise ValueError(
+            f"The study compares by metric: macro, the mean over languages, and {content['task']} "
+            "has one language. Expected metric: task."
+        )
+    content["metric"] = metrics.MACRO
+    for stage in content["stages"]:
+        stage["reported"] = stage.get(f"reported_{metrics.MACRO}")
+    ours, theirs = (content[name]["metrics"][metrics.MACRO] for name in ("student", "teacher"))
+    content["retained"] = ours / theirs if theirs else None
     return content
 
 

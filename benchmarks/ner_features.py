@@ -1,0 +1,119 @@
+"""Words to records: ours against growing prefixes, as the second XtremeDistil code makes pieces.
+
+    python -m benchmarks.ner_features
+
+Sentences of PAN-X, multilingual WordPiece vocabulary. Theirs tokenizes every prefix of a sentence
+anew and takes what a word adds as its pieces (`preprocessing.py`), with the fast tokenizer of
+`transformers` (the first release had the slow one), and pads to 128 in memory. Ours reads the same
+files and ends with records on disk, index and checksums.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import tempfile
+from collections.abc import Callable
+
+import numpy as np
+from absl import app, flags
+
+from benchmarks import harness
+from benchmarks.harness import comparison
+
+LENGTH = 128
+LANGUAGES = ("en", "de", "tr")
+
+FLAGS = flags.FLAGS
+
+
+def ours(task_dir: str, vocabulary: str, count: int) -> dict[str, Callable[[], float]]:
+    """Task folder -> records."""
+    from xdistil_tf.data.task_records import Options, create_task_records
+    from xdistil_tf.data.tokenization import load_tokenizer
+
+    tokenizer = load_tokenizer(vocabulary, do_lower_case=False)
+
+    def create() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            info = create_task_records(
+                task_dir, "ner", tokenizer, folder, None, Options(max_seq_length=LENGTH)
+            )
+            # Held-out texts and the transfer set are made besides, and not counted.
+            return sum(info.splits[name]["labelled"] for name in ("train", "heldout"))
+
+    return {"records": create}
+
+
+def prefixes(task_dir: str, vocabulary: str, count: int) -> dict[str, Callable[[], float]]:
+    """The published way, to padded arrays."""
+    import transformers
+
+    tokenizer = transformers.BertTokenizerFast(vocabulary, do_lower_case=False)
+
+    def create() -> float:
+        ids, tags, total = [], [], 0
+        for words, labels in _sentences(task_dir):
+            pieces, owners = [], []
+            for number in range(1, len(words) + 1):
+                whole = tokenizer.tokenize(" ".join(words[:number]))
+                owners += [labels[number - 1]] + ["X"] * (len(whole) - len(pieces) - 1)
+                pieces = whole
+            kept = pieces[: LENGTH - 2]
+            row = tokenizer.convert_tokens_to_ids(["[CLS]", *kept, "[SEP]"])
+            ids.append(row + [0] * (LENGTH - len(row)))
+            tags.append(owners[: LENGTH - 2])
+            total += 1
+        np.array(ids, np.int32)
+        return total
+
+    return {"prefixes": create}
+
+
+def _sentences(task_dir: str):
+    for path in sorted(pathlib.Path(task_dir).glob("train-*.tsv")):
+        words, labels = [], []
+        for line in path.read_text(encoding="utf-8").split("\n"):
+            if line.strip():
+                word, _, label = line.partition("\t")
+                words.append(word)
+                labels.append(label)
+            elif words:
+                yield words, labels
+                words, labels = [], []
+
+
+def write_task(source: str, folder: str, count: int) -> None:
+    """The first sentences of some languages."""
+    for language in LANGUAGES:
+        text = pathlib.Path(source, f"train-{language}.tsv").read_text(encoding="utf-8")
+        chosen = text.strip().split("\n\n")[:count]
+        path = pathlib.Path(folder, f"train-{language}.tsv")
+        path.write_text("\n\n".join(chosen) + "\n\n", encoding="utf-8")
+
+
+def main(_) -> None:
+    panx = harness.data_folder("ner", "panx")
+    vocabulary = harness.data_folder("bert", "vocab", FLAGS.vocabulary)
+    with tempfile.TemporaryDirectory() as folder:
+        write_task(panx, folder, FLAGS.sentences)
+        arguments = {"task_dir": folder, "vocabulary": vocabulary, "count": FLAGS.sentences}
+        with (
+            harness.Worker("benchmarks.ner_features:ours", arguments) as mine,
+            harness.Worker("benchmarks.ner_features:prefixes", arguments) as others,
+        ):
+            cases = {"ours": mine.case("records"), "prefixes": others.case("prefixes")}
+            rates = harness.interleaved(cases, FLAGS.repeats)
+    rows = [comparison("words to features", rates["ours"], rates["prefixes"], "sentences/s", 20.0)]
+    about = {"languages": list(LANGUAGES), "sentences": FLAGS.sentences * len(LANGUAGES)}
+    harness.write_results(
+        FLAGS.output or "ner_features", rows, about, measurements=rates, seed=FLAGS.seed
+    )
+
+
+if __name__ == "__main__":
+    harness.define_flags(repeats=5)
+    flags.DEFINE_integer("sentences", 5000, "Of each language.", lower_bound=1)
+    flags.DEFINE_string(
+        "vocabulary", "bert-base-multilingual-cased.vocab.txt", "Below bert/vocab of --data_dir."
+    )
+    app.run(main)
