@@ -2,6 +2,7 @@
 
     python -m benchmarks.latency                           # BiLSTM students
     python -m benchmarks.latency --students=transformer    # see `latency_of_encoders`
+    python -m benchmarks.latency --students=tagging        # see `latency_of_taggers`
 
 Sentences of SST-2 dev, in the order of the file, through the path of `predict`: Rust tokenizer,
 padding, compiled model, label names. Speed does not depend on the weights, so all but MiniLM's
@@ -18,7 +19,7 @@ from collections.abc import Callable, Mapping
 
 from absl import app, flags
 
-from benchmarks import harness, latency_of_encoders
+from benchmarks import harness, latency_of_encoders, latency_of_taggers
 from benchmarks.harness import comparison
 from benchmarks.text_to_labels import (
     BATCHES,
@@ -139,8 +140,13 @@ def main(_) -> None:
     }
     if harness.FLAGS.students == "transformer":
         latency_of_encoders.measure(arguments)
+        return
+    arguments["minilm"] = harness.minilm_folder()
+    if harness.FLAGS.students == "tagging":
+        del arguments["sentences"]
+        latency_of_taggers.measure(arguments)
     else:
-        _measure_bilstms(arguments | {"minilm": harness.minilm_folder()})
+        _measure_bilstms(arguments)
 
 
 def _measure_bilstms(arguments: dict) -> None:
@@ -171,7 +177,7 @@ def _measure_bilstms(arguments: dict) -> None:
 
 if __name__ == "__main__":
     harness.define_flags(repeats=5)
-    flags.DEFINE_enum("students", "bilstm", ["bilstm", "transformer"], "Which table.")
+    flags.DEFINE_enum("students", "bilstm", ["bilstm", "transformer", "tagging"], "Which table.")
     flags.DEFINE_integer("calls_1", 40, "Calls of a round at batch 1.", lower_bound=1)
     flags.DEFINE_integer("calls_32", 10, "Calls of a round at batch 32.", lower_bound=1)
     app.run(main)

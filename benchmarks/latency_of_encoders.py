@@ -113,6 +113,7 @@ def saved_models(
 ) -> Cases:  # fmt: skip
     """The SavedModels, strings in."""
     import tensorflow as tf
+    import tensorflow_text  # noqa: F401 - the ops of the tokenizer in the graph
 
     del vocabulary, seed  # Both are in the folders.
     if precision == "bfloat16":

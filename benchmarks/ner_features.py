@@ -3,13 +3,14 @@
     python -m benchmarks.ner_features
 
 Sentences of PAN-X, multilingual WordPiece vocabulary. Theirs tokenizes every prefix of a sentence
-anew and takes what a word adds as its pieces (`preprocessing.py`), with the fast tokenizer of
-`transformers` (the first release had the slow one), and pads to 128 in memory. Ours reads the same
-files and ends with records on disk, index and checksums.
+anew, takes what a word adds as its pieces, and pads to 128 in memory: with the tokenizer written in
+Python, as published, and with the one in Rust that the successor has. Ours reads the same files and
+ends with records on disk, index and checksums, a tenth held out and all of it as transfer set too.
 """
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import tempfile
 from collections.abc import Callable
@@ -45,12 +46,10 @@ def ours(task_dir: str, vocabulary: str, count: int) -> dict[str, Callable[[], f
 
 
 def prefixes(task_dir: str, vocabulary: str, count: int) -> dict[str, Callable[[], float]]:
-    """The published way, to padded arrays."""
+    """Growing prefixes, to padded arrays."""
     import transformers
 
-    tokenizer = transformers.BertTokenizerFast(vocabulary, do_lower_case=False)
-
-    def create() -> float:
+    def create(tokenizer) -> float:
         ids, tags, total = [], [], 0
         for words, labels in _sentences(task_dir):
             pieces, owners = [], []
@@ -66,7 +65,13 @@ def prefixes(task_dir: str, vocabulary: str, count: int) -> dict[str, Callable[[
         np.array(ids, np.int32)
         return total
 
-    return {"prefixes": create}
+    return {
+        name: functools.partial(create, kind(vocabulary, do_lower_case=False))
+        for name, kind in (
+            ("published", transformers.BertTokenizer),
+            ("successor", transformers.BertTokenizerFast),
+        )
+    }
 
 
 def _sentences(task_dir: str):
@@ -101,9 +106,16 @@ def main(_) -> None:
             harness.Worker("benchmarks.ner_features:ours", arguments) as mine,
             harness.Worker("benchmarks.ner_features:prefixes", arguments) as others,
         ):
-            cases = {"ours": mine.case("records"), "prefixes": others.case("prefixes")}
+            cases = {"ours": mine.case("records")}
+            cases |= {name: others.case(name) for name in others.names}
             rates = harness.interleaved(cases, FLAGS.repeats)
-    rows = [comparison("words to features", rates["ours"], rates["prefixes"], "sentences/s", 20.0)]
+    rows = [
+        comparison(
+            f"words to features, against the {name} code", rates["ours"], rates[name],
+            "sentences/s", aim,
+        )
+        for name, aim in (("published", 20.0), ("successor", None))
+    ]  # fmt: skip
     about = {"languages": list(LANGUAGES), "sentences": FLAGS.sentences * len(LANGUAGES)}
     harness.write_results(
         FLAGS.output or "ner_features", rows, about, measurements=rates, seed=FLAGS.seed

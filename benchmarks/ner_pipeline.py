@@ -27,7 +27,7 @@ from benchmarks import harness
 from benchmarks.harness import comparison
 from benchmarks.ner_features import write_task
 
-LENGTH, EPOCHS, BATCH, LABEL_BATCH = 32, 3, 512, 256
+LENGTH, EPOCHS, BATCH, LABEL_BATCH, TEACHER_BATCH = 32, 3, 512, 256, 256
 DIM, UNITS, WIDTH = 300, 200, 384
 TEACHER = {"hidden_size": WIDTH, "num_hidden_layers": 6, "num_attention_heads": 12,
            "intermediate_size": 1536}  # fmt: skip
@@ -100,19 +100,17 @@ def ours(task_dir: str, vocabulary: str, work_dir: str, seed: int) -> dict[str, 
 
 def published(work_dir: str, seed: int) -> dict[str, Callable]:
     """The loop of the second code."""
-    import tensorflow as tf
     import tf_keras
-    import transformers
 
     tf_keras.utils.set_random_seed(seed)
     arrays = np.load(pathlib.Path(work_dir) / "sentences.npz")
     ids, labels = _padded(arrays)
-    vocabulary, classes = int(arrays["vocabulary"]), int(arrays["classes"]) + SPECIAL_CLASSES
-    teacher = _teacher(vocabulary, classes)
+    classes = int(arrays["classes"]) + SPECIAL_CLASSES
+    ask = _teacher(int(arrays["vocabulary"]), classes)
     used, rows = np.unique(ids, return_inverse=True)
     student_ids = rows.reshape(ids.shape)  # Pieces that occur are numbered anew.
 
-    def fit(model, target, loss, batch) -> None:
+    def fit(model, target, loss, batch: int) -> None:
         model.compile(tf_keras.optimizers.Adam(), loss)
         model.fit(
             student_ids, target, batch_size=batch, epochs=EPOCHS, validation_split=0.1, verbose=0
@@ -121,45 +119,45 @@ def published(work_dir: str, seed: int) -> dict[str, Callable]:
     def distil() -> harness.Measured:
         began = time.perf_counter()
         body, shared = _body(len(used))
-        fit(body, teacher.predict(ids, 256, verbose=0)[1], "mse", BATCH)
+        fit(body, ask(ids)["states"], "mse", BATCH)
         logits = tf_keras.layers.Dense(classes)(tf_keras.layers.Dropout(0.2)(body.output))
         model = tf_keras.Model(body.input, logits)
         entropy = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        for loss, target, batch in (("mse", None, BATCH), (entropy, labels, LABEL_BATCH)):
+        for loss, batch in (("mse", BATCH), (entropy, LABEL_BATCH)):
             for layer in shared:
                 layer.trainable = False
             for layer in (None, *shared):  # The head alone, then one layer more at a time.
                 if layer is not None:
                     layer.trainable = True
-                given = teacher.predict(ids, 256, verbose=0)[0] if target is None else target
-                fit(model, given, loss, batch)
+                fit(model, ask(ids)["logits"] if loss == "mse" else labels, loss, batch)
         return harness.Measured(1, time.perf_counter() - began, None, harness.peak_mb())
 
-    def _teacher(vocabulary: int, classes: int):
-        config = transformers.BertConfig(vocab_size=vocabulary, **TEACHER)
-        model = transformers.TFBertModel(config)
-        head = tf_keras.layers.Dense(classes)
-
-        def answers(batch):
-            # Twice, as there: once for the logits, once for the hidden states.
-            top = model(batch, training=False).last_hidden_state
-            again = model(batch, training=False, output_hidden_states=True).hidden_states
-            return head(top), again[6]
-
-        compiled = tf.function(answers, reduce_retracing=True)
-
-        class Predictor:
-            """`predict` of both, batch by batch."""
-
-            def predict(self, ids, batch_size, verbose):
-                del verbose
-                starts = range(0, len(ids), batch_size)
-                parts = [compiled(tf.constant(ids[i : i + batch_size])) for i in starts]
-                return [np.concatenate([one[n].numpy() for one in parts]) for n in (0, 1)]
-
-        return Predictor()
-
     return {"float32": distil}
+
+
+def _teacher(vocabulary: int, classes: int) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Logits and hidden states of all texts, each from a pass of its own, as there."""
+    import tensorflow as tf
+    import tf_keras
+    import transformers
+
+    config = transformers.BertConfig(vocab_size=vocabulary, **TEACHER)
+    model, head = transformers.TFBertModel(config), tf_keras.layers.Dense(classes)
+
+    @tf.function(reduce_retracing=True)
+    def answers(batch):
+        top = model(batch, training=False).last_hidden_state
+        every = model(batch, training=False, output_hidden_states=True).hidden_states
+        return {"logits": head(top), "states": every[6]}
+
+    def ask(ids: np.ndarray) -> dict[str, np.ndarray]:
+        parts = [
+            answers(tf.constant(ids[start : start + TEACHER_BATCH]))
+            for start in range(0, len(ids), TEACHER_BATCH)
+        ]
+        return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
+
+    return ask
 
 
 def _body(size: int):

@@ -12,8 +12,18 @@ from benchmarks import harness
 
 NAMES = ("bilstm", "encoder", "finetune", "latency", "pretraining_data", "pretraining_step")
 NAMES += ("soft_labels", "teacher_cache", "wikipedia")
-NAMES += ("augmentation", "ner_features", "ner_pipeline", "tinybert_stage1", "tinybert_stage2")
-PATHS = [harness.RESULTS / f"{name}.json" for name in (*NAMES, "latency_of_encoders")]
+NAMES += (
+    "augmentation",
+    "ner_features",
+    "ner_pipeline",
+    "predict_memory",
+    "tinybert_stage1",
+    "tinybert_stage2",
+)
+PATHS = [
+    harness.RESULTS / f"{name}.json"
+    for name in (*NAMES, "latency_of_encoders", "latency_of_taggers")
+]
 RESULTS = [path for path in PATHS if path.is_file()]
 
 

@@ -12,28 +12,34 @@ CLASSES = 3
 WORDS = np.array([[1, 0, 1, 1, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 1, 1, 1, 1]], bool)
 
 
-@pytest.fixture(scope="module")
-def potentials():
-    rng = np.random.default_rng(0)
+@pytest.fixture(scope="module", params=range(4))
+def parts(request):
+    """Emissions, transitions and scores of first tags; where there is no word, infinity."""
+    rng = np.random.default_rng(request.param)
     shapes = (*WORDS.shape, CLASSES), (CLASSES, CLASSES), (CLASSES,)
-    parts = (tf.constant(rng.normal(size=shape), tf.float32) for shape in shapes)
-    return crf.make_potentials(*parts).numpy()
+    emissions, transitions, start = (rng.normal(size=shape).astype("f4") for shape in shapes)
+    emissions[~WORDS] = np.inf
+    return emissions, 2 * transitions, start
 
 
-def sequences(potentials, row):
+@pytest.fixture(scope="module")
+def potentials(parts):
+    return crf.make_potentials(*(tf.constant(one) for one in parts)).numpy()
+
+
+def sequences(parts, row):
     """Every sequence of tags of a row's words with its score."""
+    emissions, transitions, start = parts
     places = np.flatnonzero(WORDS[row])
     for tags in itertools.product(range(CLASSES), repeat=len(places)):
-        before, score = CLASSES, 0.0
-        for place, tag in zip(places, tags, strict=True):
-            score += potentials[row, place, before, tag]
-            before = tag
-        yield tags, score
+        score = sum(emissions[row, place, tag] for place, tag in zip(places, tags, strict=True))
+        score += sum(transitions[one, after] for one, after in itertools.pairwise(tags))
+        yield tags, score + sum(start[tag] for tag in tags[:1])
 
 
 @pytest.mark.parametrize("row", range(len(WORDS)))
-def test_the_likelihood_is_that_of_all_sequences(potentials, row):
-    scores = dict(sequences(potentials, row))
+def test_the_likelihood_is_that_of_all_sequences(parts, potentials, row):
+    scores = dict(sequences(parts, row))
     total = np.log(np.sum(np.exp(list(scores.values()))))
     rng = np.random.default_rng(row)
     labels = rng.integers(0, CLASSES, WORDS.shape)
@@ -45,19 +51,19 @@ def test_the_likelihood_is_that_of_all_sequences(potentials, row):
 
 
 @pytest.mark.parametrize("row", [0, 1, 3])
-def test_marginals_are_sums_over_sequences(potentials, row):
+def test_marginals_are_sums_over_sequences(parts, potentials, row):
     found = np.exp(crf.log_marginals(potentials, tf.constant(WORDS)))
     expected = np.zeros((WORDS[row].sum(), CLASSES))
-    for tags, score in sequences(potentials, row):
+    for tags, score in sequences(parts, row):
         expected[np.arange(len(tags)), list(tags)] += np.exp(score)
     expected /= expected.sum(-1, keepdims=True)
     np.testing.assert_allclose(found[row][WORDS[row]], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("row", range(len(WORDS)))
-def test_the_best_tags_have_the_highest_score(potentials, row):
+def test_the_best_tags_have_the_highest_score(parts, potentials, row):
     found = crf.best_tags(potentials, tf.constant(WORDS)).numpy()
-    best = max(sequences(potentials, row), key=lambda one: one[1])[0]
+    best = max(sequences(parts, row), key=lambda one: one[1])[0]
     assert tuple(found[row][WORDS[row]]) == best
     np.testing.assert_array_equal(found[~WORDS], 0)
 
