@@ -19,7 +19,6 @@ import tensorflow as tf
 from xdistil_tf.data import raw_words, tags
 from xdistil_tf.data.padding import pad_batch
 from xdistil_tf.data.tokenization import Tokenizer, WordWindow
-from xdistil_tf.metrics import spans
 from xdistil_tf.tag_decoding import Decoder
 
 # So many lines are tokenized, sorted by length and run together before they are written.
@@ -148,12 +147,12 @@ class Tagger:
         if self._scheme == "none":
             return {"text": text, "words": words, "entities": []}
         entities = []
-        for span in sorted(spans.strict_spans([answer.tags])[0]):
-            own = words[span.first : span.last + 1]
+        for first, last, kind in tags.entities(answer.tags):
+            own = words[first : last + 1]
             start, stop = own[0]["start"], own[-1]["end"]
             entities.append(
                 {
-                    "type": span.type,
+                    "type": kind,
                     "start": start,
                     "end": stop,
                     "text": text[start:stop],

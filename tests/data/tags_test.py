@@ -1,10 +1,12 @@
 """Schemes of tags, and files of one token a line, against hand-made cases."""
 
+import numpy as np
 import pytest
 
 from xdistil_tf.data import tags
 from xdistil_tf.data.layouts import Columns
 from xdistil_tf.data.readers import read_task, read_transfer
+from xdistil_tf.metrics import spans
 
 EXPECTED = ("B-PER", "I-PER", "O", "B-LOC", "B-LOC", "B-ORG", "I-ORG", "I-ORG")
 WRITTEN = {
@@ -121,3 +123,12 @@ def test_a_language_that_was_named_must_be_there_to_be_reported(write):
         read_task(folder, "ner", languages=["en", "sw"])
     with pytest.raises(ValueError, match="train split of .* has no examples of fr"):
         read_task(folder, "ner", languages=["en", "fr"])
+
+
+def test_entities_are_the_strict_spans():
+    rng = np.random.default_rng(0)
+    for length in range(12):
+        drawn = rng.choice(["O", "B-LOC", "I-LOC", "B-PER", "I-PER"], length).tolist()
+        sentence, _ = tags.to_iob2(drawn, "iob")
+        expected = sorted(spans.strict_spans([list(sentence)])[0])
+        assert tags.entities(sentence) == [(one.first, one.last, one.type) for one in expected]

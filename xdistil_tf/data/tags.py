@@ -62,6 +62,22 @@ def to_iob2(tags: Sequence[str], scheme: str) -> tuple[tuple[str, ...], int]:
     return tuple(converted), begun
 
 
+def entities(tags: Sequence[str]) -> list[tuple[int, int, str]]:
+    """First word, last word and type of each entity of one sentence in IOB2, in its order.
+
+    >>> entities(["B-LOC", "I-LOC", "O", "B-PER"])
+    [(0, 1, 'LOC'), (3, 3, 'PER')]
+    """
+    found: list[tuple[int, int, str]] = []
+    for number, tag in enumerate(tags):
+        if tag.startswith("B-"):
+            found.append((number, number, tag[2:]))
+        elif tag != OUTSIDE:
+            first, _, kind = found[-1]
+            found[-1] = first, number, kind
+    return found
+
+
 def labels_to_iob2(labels: Sequence[str], scheme: str) -> tuple[str, ...]:
     """The labels of a scheme as those of IOB2, in their order; a missing `B-` comes last.
 

@@ -7,6 +7,7 @@ between them and none inside an LSTM.
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import pathlib
 from collections.abc import Mapping
@@ -202,7 +203,12 @@ class BiLSTM(PartedModel):
             if number in hidden:
                 outputs["hidden"][number] = states
         if wants_top:
-            top = self._top(states if self.tagging else final, training, seed)
+            compact = self.tagging and not training
+            top = (
+                self._top_of_real(states, features)
+                if compact
+                else self._top(states if self.tagging else final, training, seed)
+            )
             outputs.update({key: top[key]() for key in top if key in request})
             if "potentials" in request or "marginals" in request:
                 logits = outputs["logits"] if "logits" in outputs else top["logits"]()
@@ -221,6 +227,19 @@ class BiLSTM(PartedModel):
             return _unflatten(scores, shape)
 
         return {"representation": lambda: _unflatten(projected, shape), "logits": logits}
+
+    def _top_of_real(self, states: tf.Tensor, features):
+        """`_top` without training, of tokens alone; 0 at padding: batches may be mostly that."""
+        mask = features["input_mask"] > 0
+        where, shape = tf.where(mask), tf.shape(states, tf.int64)
+        top = self._top(tf.boolean_mask(states, mask), training=False, seed=None)
+
+        def spread(make):
+            rows = make()
+            full = tf.scatter_nd(where, rows, tf.concat([shape[:2], [rows.shape[-1]]], 0))
+            return tf.ensure_shape(full, [None, None, rows.shape[-1]])
+
+        return {name: functools.partial(spread, make) for name, make in top.items()}
 
 
 def _recurrent_layers(config: Mapping) -> list[tuple[str, int]]:

@@ -23,6 +23,7 @@ import tensorflow as tf
 import tf_keras
 
 DIRECTIONS = ("forward", "backward")
+_ROWS = 8  # Packed rows are counted by so many: each count has matrix products of its own.
 _GATES = 4  # input, forget, candidate, output, in this order in every weight
 
 
@@ -97,7 +98,7 @@ class BidirectionalLSTM(tf_keras.layers.Layer):
             for direction in DIRECTIONS
             for weight in self._cells[direction]
         ]
-        order = _Order(lengths, tf.shape(inputs)[1])
+        order = _Order(lengths, tf.shape(inputs)[1], packed=not training)
         if not training:
             run = _Run(inputs, weights, order, training=False)
             return (run.all_states() if return_states else None), run.final_states()
@@ -114,9 +115,12 @@ class _Order:
 
     Rows are counted through `[B, T]` in `reading`, through `[T, B]` in `returning`. Steps behind a
     row's length read its token 0, so that they compute with finite values.
+
+    Packed, the longest row comes first in `[T, B]`, so that step t needs the first `active[t]` rows
+    alone.
     """
 
-    def __init__(self, lengths: tf.Tensor, steps: tf.Tensor):
+    def __init__(self, lengths: tf.Tensor, steps: tf.Tensor, packed: bool = False):
         lengths = tf.cast(lengths, tf.int32)
         batch = tf.shape(lengths)[0]
         rows, times = tf.range(batch), tf.range(steps)
@@ -129,11 +133,20 @@ class _Order:
         step = [forward, tf.where(real, lengths - 1 - forward, forward)]
         self.steps = steps
         self.batch = batch
-        self.reading = [rows * steps + one for one in token]  # [T, B]
-        self.returning = [tf.transpose(one * batch + rows) for one in step]  # [B, T]
+        reading = [rows * steps + one for one in token]  # [T, B]
+        place = rows
+        self.active = None
+        if packed:
+            longest_first = tf.argsort(lengths, direction="DESCENDING", stable=True)
+            place = tf.math.invert_permutation(longest_first)
+            reading = [tf.gather(one, longest_first, axis=1) for one in reading]
+            active = tf.reduce_sum(tf.cast(real, tf.int32), 1)
+            self.active = tf.minimum(-(-active // _ROWS) * _ROWS, batch)  # [T]
+        self.reading = reading
+        self.returning = [tf.transpose(one * batch + place) for one in step]  # [B, T]
         self.real = real
         self.last = tf.maximum(lengths - 1, 0)
-        self.last_rows = self.last * batch + rows
+        self.last_rows = self.last * batch + place
         self.not_empty = lengths[:, tf.newaxis] > 0
 
     def read(self, rows: tf.Tensor, direction: int) -> tf.Tensor:
@@ -200,7 +213,8 @@ class _Run:
     """One pass over a batch: the forward loop at construction, and what its gradient needs.
 
     With `training`, products and cells of every step are kept for `gradients`, and what happens
-    between two products is compiled. Without, plain operations, differentiable by TensorFlow.
+    between two products is compiled. Without, plain operations, differentiable by TensorFlow, and
+    with a packed order no more rows than are still being read.
     """
 
     def __init__(self, inputs, weights: Sequence[tf.Tensor], order: _Order, training: bool):
@@ -227,15 +241,18 @@ class _Run:
 
         def body(step, carried, states, products, cells):
             carried, states, products, cells = map(list, (carried, states, products, cells))
+            rows = None if self.order.active is None else self.order.active[step]
             for direction in range(2):
-                state, cell = carried[direction]
-                joined = tf.concat([self.inputs[direction][step], state], 1)
+                state, cell = (one[:rows] for one in carried[direction])
+                joined = tf.concat([self.inputs[direction][step, :rows], state], 1)
                 product = tf.matmul(joined, kernels[direction])
                 if training:
                     products[direction] = products[direction].write(step, product)
                     cells[direction] = cells[direction].write(step, cell)
                 state, cell = cell_step(product, self.biases[direction], cell)
                 carried[direction] = state, cell
+                if rows is not None:
+                    state = tf.pad(state, [[0, self.order.batch - rows], [0, 0]])
                 states[direction] = states[direction].write(step + 1, state)
             return step + 1, carried, states, products, cells
 
@@ -244,7 +261,7 @@ class _Run:
         states = [self._array(self.dtype, self.units, 1).write(0, start) for _ in range(2)]
         products = [self._array(self.dtype, _GATES * self.units) for _ in range(kept)]
         cells = [self._array(tf.float32, self.units) for _ in range(kept)]
-        carried = [(start, self.zero)] * 2
+        carried = [(_of_any_height(start), _of_any_height(self.zero))] * 2
         _, _, states, self.products, self.cells = tf.while_loop(
             lambda step, *_: step < self.order.steps, body, (0, carried, states, products, cells)
         )
@@ -310,6 +327,11 @@ class _Run:
                 tf.cast(tf.matmul(ones, product)[0], tf.float32),
             ]
         return [inputs[0] + inputs[1], *weights]
+
+
+def _of_any_height(rows: tf.Tensor) -> tf.Tensor:
+    """The same tensor, of which a graph does not know how many rows it has: a loop may cut some."""
+    return tf.raw_ops.PlaceholderWithDefault(input=rows, shape=[None, rows.shape[-1]])
 
 
 def _product_of_transposed(rows: tf.Tensor, product: tf.Tensor) -> tf.Tensor:
