@@ -294,7 +294,7 @@ def test_a_teacher_with_another_tokenizer(call, small, tmp_path):
 def test_wrong_inputs_of_evaluate(call, small, trained, tmp_path):
     model = f"--model_dir={trained}"
     for arguments, message in (
-        ([model], "Expected exactly one of --task_dir and --records"),
+        ([model], "Expected --task_dir or --records. Only a distill folder has records"),
         ([f"--model_dir={tmp_path}", f"--task_dir={small.task_dir}"], "No model in"),
         (["--model_dir=nope", f"--task_dir={small.task_dir}"], "No such folder nope"),
         ([model, f"--task_dir={small.task_dir}", "--split=no"], "no"),

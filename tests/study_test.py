@@ -112,6 +112,14 @@ def test_finished_runs_of_other_recipes_are_refused(definition, first_seed, tmp_
         study.run_study(definition(), tmp_path, finished_runs=tmp_path / "earlier.json")
 
 
+def test_fields_added_since_do_not_make_another_recipe(definition, first_seed, tmp_path):
+    result = files.read_json(first_seed)
+    del result["recipe"]["model"]["crf"], result["study"]["metric"]
+    files.write_json(tmp_path / "earlier.json", result)
+    finished = study._finished_runs(definition(), tmp_path / "earlier.json")
+    assert list(finished) == ["classification_all_seed1"]
+
+
 def test_training_seconds_count_all_that_was_trained():
     content = {
         "teacher": {"seconds": 1.0},

@@ -156,7 +156,8 @@ def _cell(
         "seconds": trained["seconds"],
         "masked_tokens": scores["masked_tokens"],
         "metrics": scores["metrics"],
-        "teacher": scores["teacher"],
+        # Without its folder, which is another one wherever the study is made.
+        "teacher": {name: one for name, one in scores["teacher"].items() if name != "model"},
         "recipe": recipe.to_plain(config),
     }
 
@@ -208,7 +209,7 @@ def _finished_runs(
     for arm, seed in study.cells():
         if one := runs.get((arm.name, seed)):
             now = recipe.to_plain(_recipe(study, arm, seed))
-            if changes := checkpoints.differences(one["recipe"], now):
+            if changes := checkpoints.differences(recipe.completed(one["recipe"]), now):
                 raise ValueError(
                     f"{path} was made with another recipe of {arm.name}: {'; '.join(changes[:3])}."
                 )
@@ -230,7 +231,7 @@ def _result(
         "study": recipe.to_plain(study),
         "complete": len(made) == len(study.cells()),
         "runs": list(made.values()),
-        "teacher": {"model": first["teacher"]["model"], "metrics": first["teacher"]["metrics"]},
+        "teacher": {"model": study.teacher, "metrics": first["teacher"]["metrics"]},
         "comparisons": compare(study.name, groups, study.baseline),
         "table": table(groups, study.seeds),
         "versions": versions.environment(),

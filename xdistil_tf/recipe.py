@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import pydantic
@@ -329,6 +329,17 @@ def parse_config(kind: type[Config], data: Any, where: str):
         return kind.model_validate(data)
     except pydantic.ValidationError as error:
         raise ValueError(f"{where}: {config_errors.in_words(kind, error, data)}") from None
+
+
+def completed(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe that an earlier version wrote down, with the defaults of fields added since.
+
+    What is no recipe any more is left as it is.
+    """
+    try:
+        return to_plain(Recipe.model_validate(plain))
+    except pydantic.ValidationError:
+        return dict(plain)
 
 
 def apply_overrides(data: dict, overrides: Sequence[str]) -> dict:

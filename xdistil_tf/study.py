@@ -255,7 +255,8 @@ def _finished_runs(study: Study, path: files.Path) -> dict[str, dict[str, Any]]:
             )
     # Files that the study names may have changed as well.
     now = _recipes(known)
-    changes = checkpoints.differences({name: earlier.get(name) for name in now}, now)
+    before = {name: recipe.completed(earlier.get(name, {})) for name in now}
+    changes = checkpoints.differences(before, now)
     if changes:
         raise ValueError(f"{path} was made with other recipes: {'; '.join(changes[:3])}.")
     # An interrupted study has the first of its runs.
