@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 Path = str | pathlib.Path
 
-PART_BYTES = 16_000_000
+PART_BYTES = 4_000_000
 
 
 @dataclasses.dataclass(frozen=True)
