@@ -34,6 +34,12 @@ def test_a_span_that_ended_is_not_gone_on_with():
     assert tags.to_iob2(["I-PER", "I-LOC"], "iob") == (("B-PER", "B-LOC"), 2)
 
 
+def test_only_spans_without_a_beginning_are_counted():
+    assert tags.to_iob2(["S-PER", "U-LOC", "B-LOC", "E-LOC"], "iobes")[1] == 0
+    # Not closed, and yet a new one begins.
+    assert tags.to_iob2(["B-PER", "S-PER"], "iobes") == (("B-PER", "B-PER"), 0)
+
+
 def test_listed_labels_may_be_of_any_scheme(write):
     files = {
         "labels.tsv": "O\nI-PER\nS-PER\nE-PER\nB-PER\n",
