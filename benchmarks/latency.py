@@ -28,6 +28,7 @@ from benchmarks.text_to_labels import (
     milliseconds_of_calls,
     percentiles_of,
     read_sentences,
+    summaries_of,
     timed_calls,
 )
 
@@ -161,10 +162,7 @@ def _measure_bilstms(arguments: dict) -> None:
         _comparisons(percentiles),
         {
             "data": "SST-2 dev, in the order of the file",
-            "milliseconds": {
-                name: {"p50": round(p50, 3), "p95": round(p95, 3), "calls": len(calls[name])}
-                for name, (p50, p95) in percentiles.items()
-            },
+            "milliseconds": summaries_of(calls),
             "paper": {
                 f"{dim}, {units}": {"speed_up_batch_32": many, "speed_up_batch_1": one}
                 for (dim, units), (many, one) in STUDENTS.items()

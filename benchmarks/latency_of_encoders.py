@@ -252,10 +252,7 @@ def measure(arguments: dict) -> None:
         _comparisons(percentiles),
         {
             "data": "SST-2 dev, in the order of the file; padded to the longest of a batch",
-            "milliseconds": {
-                name: {"p50": round(p50, 3), "p95": round(p95, 3), "calls": len(calls[name])}
-                for name, (p50, p95) in percentiles.items()
-            },
+            "milliseconds": text_to_labels.summaries_of(calls),
             "labels_equal_to_saved_model_float32": agreement,
             "paper": {"4x312": PAPER},
             "onnxruntime": harness.package_version("onnxruntime"),

@@ -5,8 +5,8 @@
 Sentences of PAN-X dev in three languages through the path of `predict`: words of the raw text, Rust
 tokenizer, windows, compiled model, tags, entities with offsets. Beside it, for the students, their
 SavedModel in float32, strings in and entities out. Speed does not depend on the weights, so all but
-MiniLM's encoder are random; a random tagger finds an entity at nearly every word, so entities are
-no saving. Printed beside: the paper's table (Mukherjee & Hassan Awadallah, ACL 2020).
+MiniLM's encoder are random; a random tagger finds an entity at most words, so entities are no
+saving. Printed beside: the paper's table (Mukherjee & Hassan Awadallah, ACL 2020).
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from benchmarks import harness
 from benchmarks.harness import comparison
-from benchmarks.text_to_labels import BATCHES, milliseconds_of_calls, percentiles_of, timed_calls
+from benchmarks.text_to_labels import (
+    BATCHES,
+    milliseconds_of_calls,
+    percentiles_of,
+    summaries_of,
+    timed_calls,
+)
 
 # Width of the embeddings and units of the LSTM; the paper's speed-ups at batch 32 and batch 1.
 STUDENTS = {(300, 600): (14, 8), (300, 200): (40, 15), (50, 200): (51, 16), (50, 100): (77, 16)}
@@ -178,10 +184,7 @@ def measure(arguments: dict) -> None:
         _comparisons(percentiles),
         {
             "data": f"PAN-X dev, {', '.join(LANGUAGES)} in turn, words joined by spaces",
-            "milliseconds": {
-                name: {"p50": round(p50, 3), "p95": round(p95, 3), "calls": len(calls[name])}
-                for name, (p50, p95) in percentiles.items()
-            },
+            "milliseconds": summaries_of(calls),
             "paper": {
                 f"{dim}, {units}": {"speed_up_batch_32": many, "speed_up_batch_1": one}
                 for (dim, units), (many, one) in STUDENTS.items()

@@ -2,8 +2,8 @@
 
     python -m benchmarks.predict_memory
 
-A (50, 100) BiLSTM with random weights, which finds an entity at nearly every word: more output than
-any trained model has. The text is that of PAN-X in three languages, repeated; no other side.
+A (50, 100) BiLSTM with random weights, which finds an entity at most words: more output than a
+trained model has. The text is that of PAN-X in three languages, repeated; no other side.
 """
 
 from __future__ import annotations

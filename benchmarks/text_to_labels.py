@@ -96,6 +96,14 @@ def percentiles_of(calls: Mapping[str, Sequence[float]]) -> dict[str, tuple[floa
     }
 
 
+def summaries_of(calls: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
+    """What a result file says of each case: p50 and p95 in ms, and how many calls there were."""
+    return {
+        name: {"p50": round(p50, 3), "p95": round(p95, 3), "calls": len(calls[name])}
+        for name, (p50, p95) in percentiles_of(calls).items()
+    }
+
+
 def milliseconds_of_calls(measured: Mapping[str, Sequence[harness.Measured]]) -> dict:
     """The calls of all rounds."""
     return {name: [ms for one in values for ms in one.extra] for name, values in measured.items()}

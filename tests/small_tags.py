@@ -9,7 +9,7 @@ import random
 
 import pytest
 
-from tests.small_task import OPTIONS, SmallTask, encoder_folder, stage, student_recipe
+from tests.small_task import OPTIONS, SmallTask, stage, student_recipe, with_encoders
 from xdistil_tf.data import synthetic
 from xdistil_tf.data.task_records import Options, create_task_records
 from xdistil_tf.data.tokenization import load_tokenizer
@@ -66,15 +66,7 @@ def tagged(tmp_path_factory) -> SmallTask:
     tokenizer = load_tokenizer(root / "tokenizer")
     options = Options(max_seq_length=16, heldout_rows=30, num_shards=2)
     info = create_task_records(task_dir, "ner", tokenizer, root / "records", None, options)
-    head = {"kind": "tagging", "num_labels": len(TAGS)}
-    return SmallTask(
-        root,
-        tokenizer,
-        task_dir,
-        encoder_folder(root / "encoder", tokenizer),
-        encoder_folder(root / "teacher", tokenizer, head, info.labels, initializer_range=0.3),
-        info,
-    )
+    return with_encoders(root, tokenizer, task_dir, info)
 
 
 @pytest.fixture(scope="session")

@@ -113,6 +113,19 @@ def without_test(small: SmallTask, folder: pathlib.Path) -> pathlib.Path:
     return folder
 
 
+def with_encoders(root, tokenizer, task_dir, info) -> SmallTask:
+    """Adds an encoder without a head, and one with the task's, both of random weights."""
+    head = {"kind": info.task_type, "num_labels": len(info.labels)}
+    return SmallTask(
+        root,
+        tokenizer,
+        task_dir,
+        encoder_folder(root / "encoder", tokenizer),
+        encoder_folder(root / "teacher", tokenizer, head, info.labels, initializer_range=0.3),
+        info,
+    )
+
+
 @pytest.fixture(scope="session")
 def small(tmp_path_factory) -> SmallTask:
     root = tmp_path_factory.mktemp("small")
@@ -129,15 +142,7 @@ def small(tmp_path_factory) -> SmallTask:
         str(task_dir / "transfer.txt"),
         RECORDS,
     )
-    head = {"kind": "classification", "num_labels": len(info.labels)}
-    return SmallTask(
-        root,
-        tokenizer,
-        task_dir,
-        encoder_folder(root / "encoder", tokenizer),
-        encoder_folder(root / "teacher", tokenizer, head, info.labels, initializer_range=0.3),
-        info,
-    )
+    return with_encoders(root, tokenizer, task_dir, info)
 
 
 @pytest.fixture(scope="session")

@@ -14,14 +14,13 @@ import argparse
 import json
 import os
 import pathlib
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
+from evidence_commands import run_study
+
 from xdistil_tf import files
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-EVIDENCE = ROOT / "evidence"
 LANGUAGES = ("en", "de", "es", "fr", "tr", "sw")
 # Labelled sentences of a language where labels are many; of one that has fewer, half of them.
 LABELLED = 5000
@@ -62,23 +61,6 @@ def make_tasks(data: pathlib.Path, folder: pathlib.Path) -> None:
         handle.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in transfer)
 
 
-def study(name: str, folder: pathlib.Path) -> None:
-    """One study; runs of a committed result are taken over.
-
-    Raises:
-      RuntimeError: If it fails; it has said why.
-    """
-    finished = EVIDENCE / f"{name}.json"
-    known = (f"--finished_runs={finished}",) if finished.is_file() else ()
-    command = (
-        sys.executable, str(ROOT / "bin" / "study.py"),
-        f"--study=configs/evidence/{name}.yaml", f"--output_dir={folder / name}",
-        f"--output_json={finished}", *known,
-    )  # fmt: skip
-    if code := subprocess.run(command, cwd=ROOT, check=False).returncode:
-        raise RuntimeError(f"study ended with {code}. Run the same command to go on.")
-
-
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output_dir", required=True, help="A folder outside of the checkout.")
@@ -88,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     make_tasks(pathlib.Path(os.environ["XDISTIL_DATA"]) / "ner" / "panx", folder)
     os.environ["PANX"] = str(folder)
     for name in options.studies:
-        study(name, folder)
+        run_study(f"configs/evidence/{name}.yaml", folder / name)
     return 0
 
 

@@ -12,32 +12,19 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from evidence_commands import EVIDENCE, ROOT, run, run_study
 
 from xdistil_tf import files, recipe, versions
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.records import decode_example
 from xdistil_tf.data.tokenization import load_tokenizer
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-EVIDENCE = ROOT / "evidence"
 CURVE = ("masked_lm_loss", "masked_lm_accuracy", "next_sentence_accuracy")
-
-
-def run(verb: str, *flags: str) -> None:
-    """Runs a binary of this checkout.
-
-    Raises:
-      RuntimeError: If it fails; it has said why.
-    """
-    command = [sys.executable, str(ROOT / "bin" / f"{verb}.py"), *flags]
-    if code := subprocess.run(command, cwd=ROOT, check=False).returncode:
-        raise RuntimeError(f"{verb} ended with {code}. Run the same command to go on.")
 
 
 def write_wikitext(source: pathlib.Path, target: pathlib.Path) -> None:
@@ -173,10 +160,7 @@ def soft_labels(folder: pathlib.Path, study: str) -> None:
         "--outputs=masked_lm_top_k", "--top_k=32", "--batch_size=64", "--precision=bfloat16",
         f"--output_dir={folder / 'soft'}")  # fmt: skip
     os.environ["PRETRAINING"] = str(folder)
-    finished = EVIDENCE / "soft_label_mlm.json"
-    known = (f"--finished_runs={finished}",) if finished.is_file() else ()
-    run("study", f"--study={study}", f"--output_dir={folder / 'study'}",
-        f"--output_json={finished}", *known)  # fmt: skip
+    run_study(study, folder / "study")
 
 
 def main(arguments: Sequence[str]) -> int:

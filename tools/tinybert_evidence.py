@@ -15,13 +15,11 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
-import subprocess
 import sys
 from collections.abc import Sequence
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-EVIDENCE = ROOT / "evidence"
-# Name of the augmented file: task, its folder, rounds.
+from evidence_commands import run, run_study
+
 TEACHER = "models/minilm"  # As the studies have it.
 # Name of the augmented file: task, its folder below glue/ or the small tasks, rounds.
 AUGMENTED = {
@@ -36,17 +34,6 @@ STUDIES = (
     "tinybert_sst2_3x384", "tinybert_sst2_4x312", "tinybert_ablation", "tinybert_small_tasks",
     "tinybert_regression",
 )  # fmt: skip
-
-
-def run(verb: str, *flags: str) -> None:
-    """Runs a binary of this checkout.
-
-    Raises:
-      RuntimeError: If it fails; it has said why.
-    """
-    command = [sys.executable, str(ROOT / "bin" / f"{verb}.py"), *flags]
-    if code := subprocess.run(command, cwd=ROOT, check=False).returncode:
-        raise RuntimeError(f"{verb} ended with {code}. Run the same command to go on.")
 
 
 def small_tasks(data: pathlib.Path, folder: pathlib.Path) -> None:
@@ -115,19 +102,6 @@ def augment(data: pathlib.Path, masked_lm: pathlib.Path, folder: pathlib.Path) -
         )
 
 
-def study(name: str, folder: pathlib.Path) -> None:
-    """One study; runs of a committed result are taken over."""
-    finished = EVIDENCE / f"{name}.json"
-    known = (f"--finished_runs={finished}",) if finished.is_file() else ()
-    run(
-        "study",
-        f"--study=configs/evidence/{name}.yaml",
-        f"--output_dir={folder / name}",
-        f"--output_json={finished}",
-        *known,
-    )
-
-
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pretraining", required=True, help="Of tools/pretraining_evidence.py.")
@@ -144,7 +118,7 @@ def main(arguments: Sequence[str]) -> int:
     augment(data, pretraining / "lm", folder)
     os.environ["TINYBERT"] = str(folder)
     for name in options.studies:
-        study(name, folder)
+        run_study(f"configs/evidence/{name}.yaml", folder / name)
     return 0
 
 

@@ -172,8 +172,8 @@ class BiLSTM(PartedModel):
 
         Returns:
           Outputs by name: `logits` and `representation`, float32, `[B, width]`, or
-          `[B, T, width]` for tagging; `hidden` `{0: [B, T, E], 1: [B, T, 2H], …}`; with a CRF
-          `potentials` and `marginals`.
+          `[B, T, width]` for tagging (without training 0 at padding);
+          `hidden` `{0: [B, T, E], 1: [B, T, 2H], …}`; with a CRF `potentials` and `marginals`.
 
         Raises:
           ValueError: If the request names something this model does not have.

@@ -84,18 +84,7 @@ class ForeignEncoder(PartedModel):
     @property
     def config(self) -> dict:
         """What the rest of the library asks of a model, JSON-able; `huggingface` is the raw one."""
-        own, theirs = json.loads(self._config_json), self.body.config
-        return {
-            "model_type": theirs.model_type,
-            "vocab_size": theirs.vocab_size,
-            "hidden_size": theirs.hidden_size,
-            "num_hidden_layers": _depth(theirs),
-            "num_attention_heads": theirs.num_attention_heads,
-            "max_position_embeddings": _positions(theirs),
-            "type_vocab_size": _segments(theirs),
-            "pad_token_id": theirs.pad_token_id or 0,
-            **own,
-        }
+        return _sizes(self.body.config) | json.loads(self._config_json)
 
     @property
     def parts(self) -> dict[str, list]:
@@ -275,6 +264,14 @@ def read_foreign_config(folder: files.Path) -> dict[str, Any]:
     except (FileNotFoundError, ImportError):
         weights = _Weights({}, True)
     theirs = _their_config(raw)
+    return _sizes(theirs) | {
+        "huggingface": {key: value for key, value in raw.items() if key != _KEY},
+        "head": {"kind": None, "num_labels": None, "crf": False} | _own_head(raw, weights),
+    }
+
+
+def _sizes(theirs) -> dict[str, Any]:
+    """What the rest of the library asks of a config of `transformers`, under its own names."""
     return {
         "model_type": theirs.model_type,
         "vocab_size": theirs.vocab_size,
@@ -284,8 +281,6 @@ def read_foreign_config(folder: files.Path) -> dict[str, Any]:
         "max_position_embeddings": _positions(theirs),
         "type_vocab_size": _segments(theirs),
         "pad_token_id": theirs.pad_token_id or 0,
-        "huggingface": {key: value for key, value in raw.items() if key != _KEY},
-        "head": {"kind": None, "num_labels": None, "crf": False} | _own_head(raw, weights),
     }
 
 
