@@ -18,6 +18,7 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     shared_flags.define_task_flags()
+    shared_flags.define_precision_flag()
     flags.DEFINE_enum("method", "tinybert", ["tinybert"], "How words are replaced.")
     flags.DEFINE_string("masked_lm", None, "Model folder with a masked-LM head.", required=True)
     flags.DEFINE_string(
@@ -34,7 +35,9 @@ def define_flags() -> None:
 
 def main(_) -> None:
     names = ("method", "rounds", "candidates", "replace_prob", "batch_tokens", "as_published")
-    settings = augment.Settings(**{name: FLAGS[name].value for name in (*names, "seed")})
+    settings = augment.Settings(
+        **{name: FLAGS[name].value for name in (*names, "seed", "precision")}
+    )
     with Interruption().listening() as interruption:
         made = augment.augment(
             FLAGS.task_dir,

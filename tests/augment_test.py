@@ -87,6 +87,30 @@ def test_a_call_that_was_stopped_asks_no_text_twice(small, masked_lm, made, tmp_
     assert path.read_bytes() == made[0].read_bytes()
 
 
+def test_words_that_no_round_replaces_are_not_asked_about_and_change_nothing(
+    small, masked_lm, tmp_path, monkeypatch
+):
+    asked, original = [], augment.candidates_lib.find_candidates
+
+    def counted(texts, places, *arguments):
+        made = original(texts, places, *arguments)
+        asked.append(sum(map(len, made)))
+        return made
+
+    monkeypatch.setattr(augment.candidates_lib, "find_candidates", counted)
+    settings = Settings(rounds=1, candidates=4, replace_prob=0.4)
+    arguments = (small.task_dir, "classification", masked_lm)
+    augment.augment(*arguments, tmp_path / "drawn.tsv", settings)
+    drawn = sum(asked)
+    monkeypatch.setattr(
+        augment._Asked, "_replaced_words", lambda self, text, users: set(range(len(text.words)))
+    )
+    augment.augment(*arguments, tmp_path / "all.tsv", settings)
+    # The small task says the same sentences often, in several examples.
+    assert 0.3 * (sum(asked) - drawn) < drawn < 0.9 * (sum(asked) - drawn)
+    assert (tmp_path / "drawn.tsv").read_bytes() == (tmp_path / "all.tsv").read_bytes()
+
+
 class Crash(Exception):
     """Stands for SIGKILL."""
 

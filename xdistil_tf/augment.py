@@ -34,13 +34,14 @@ from xdistil_tf.data.tokenization import Tokenizer, find_tokenizer, load_tokeniz
 from xdistil_tf.interruption import Interrupted, Interruption
 from xdistil_tf.models import folders, pretrained
 
-FORMAT = 1
+FORMAT = 2
 HEADER = ("id", "text", "text_b", "label", "source_id", "rules")
 # Rounds of each task as published; the paper says 20 for all.
 ROUNDS = {"sst-2": 20, "qnli": 20, "qqp": 10, "mnli": 10}
 _ROUNDS = 30
 _CHUNK = 1024  # Texts whose candidates are found, and kept, together.
 _PUBLISHED_ROWS = 100_000  # Of the word vectors that the released code looks at.
+_LETTERS = {"text": "a", "text_b": "b"}  # Of columns, in ids.
 _BREAKS = re.compile(r"[\t\r\n]+")
 
 Candidates = dict[int, tuple[str, ...]]
@@ -61,6 +62,7 @@ class Settings:
     batch_tokens: int = 8192
     as_published: bool = False
     seed: int = 1
+    precision: str = "float32"
 
     def __post_init__(self):
         if self.method != "tinybert":
@@ -126,14 +128,14 @@ def augment(
     asked = _Asked(tokenizer, folder, file_vectors, settings)
     work, stop = _work(output, wanted), interruption or Interruption()
     examples = [_on_one_line(one) for one in data.splits["train"]]
-    unique = _unique_texts(examples)
-    asked.write_candidates(unique, work, stop)
+    users = _users(examples)
+    asked.write_candidates(users, work, stop)
     manifest.unlink(missing_ok=True)  # It would speak of another file from here on.
-    counts = _write(output, data, examples, Found(work, unique), tokenizer, settings, stop)
+    counts = _write(output, data, examples, Found(work, list(users)), tokenizer, settings, stop)
     content = {
         **made_from,
         "examples": len(examples),
-        "texts": len(unique),
+        "texts": len(users),
         **counts,
         "fingerprint": wanted,
         "seconds": round(time.monotonic() - began, 1),
@@ -179,14 +181,18 @@ def _on_one_line(example: Example) -> Example:
     return dataclasses.replace(example, text=_BREAKS.sub(" ", example.text), text_b=text_b)
 
 
-def _unique_texts(examples: Sequence[Example]) -> list[str]:
-    """Every text once, in the order of the file: premises and questions stand there often."""
-    texts: dict[str, None] = {}
+# (id of an example, letter of the column): with the seed, what the rounds of a text follow from.
+User = tuple[str, str]
+
+
+def _users(examples: Sequence[Example]) -> dict[str, list[User]]:
+    """Who has each text, in the order of the file: premises and questions stand there often."""
+    users: dict[str, list[User]] = {}
     for one in examples:
-        texts[one.text] = None
-        if one.text_b is not None:
-            texts[one.text_b] = None
-    return list(texts)
+        for column, letter in _LETTERS.items():
+            if (text := getattr(one, column)) is not None:
+                users.setdefault(text, []).append((one.id, letter))
+    return users
 
 
 class _Asked:
@@ -202,7 +208,7 @@ class _Asked:
         self._tokenizer, self._settings = tokenizer, settings
         self._vocabulary = Vocabulary.of(tokenizer)
         self._vocabulary.require_mask(1.0)
-        self._model = _load_masked_lm(folder, tokenizer)
+        self._model = _load_masked_lm(folder, tokenizer, settings.precision)
         self._options = candidates_lib.Options(
             count=settings.candidates,
             max_length=min(512, folders.longest_input(self._model.config) or 512),
@@ -213,9 +219,10 @@ class _Asked:
         self._file_vectors = file_vectors
 
     def write_candidates(
-        self, texts: Sequence[str], work: pathlib.Path, interruption: Interruption
+        self, users: Mapping[str, Sequence[User]], work: pathlib.Path, interruption: Interruption
     ) -> None:
         """Of each text, chunk by chunk; what was found before is not asked for again."""
+        texts = list(users)
         masked_lm = masked_lm_function(
             self._model, self._wordlist.allowed, self._settings.candidates + 1
         )
@@ -225,7 +232,13 @@ class _Asked:
             if not path.is_file():
                 chunk = words.read_texts(self._tokenizer, texts[start : start + _CHUNK])
                 made = candidates_lib.find_candidates(
-                    chunk, masked_lm, neighbours, self._wordlist, self._vocabulary, self._options
+                    chunk,
+                    [self._replaced_words(one, users[one.text]) for one in chunk],
+                    masked_lm,
+                    neighbours,
+                    self._wordlist,
+                    self._vocabulary,
+                    self._options,
                 )
                 with files.replaced_file(path, "w") as handle:
                     handle.writelines(json.dumps(one) + "\n" for one in made)
@@ -233,6 +246,18 @@ class _Asked:
                     "Candidates of %d of %d texts.", min(start + _CHUNK, len(texts)), len(texts)
                 )
             _check(interruption)
+
+    def _replaced_words(self, text: words.Text, users: Sequence[User]) -> set[int]:
+        """The words that any round of any example replaces."""
+        chosen = self._settings
+        return {
+            word
+            for user in users
+            for drawn in rounds.drawn_words(
+                text, chosen.rounds, chosen.replace_prob, (chosen.seed, *user)
+            )
+            for word in drawn
+        }
 
     def _neighbours(
         self, texts: Sequence[str], work: pathlib.Path, interruption: Interruption
@@ -272,13 +297,13 @@ class _Asked:
         )
 
 
-def _load_masked_lm(folder: str, tokenizer: Tokenizer):
+def _load_masked_lm(folder: str, tokenizer: Tokenizer, precision: str):
     """The model.
 
     Raises:
       ValueError: If it has no masked-LM head, or fewer words than the tokenizer.
     """
-    model = folders.load_model(folder)
+    model = folders.load_model(folder, precision)
     if "masked_lm_logits" not in model.available:
         raise ValueError(
             f"{folder} has no masked-LM head to ask. Expected a model pretrained by masked "
@@ -419,7 +444,7 @@ def _rows(
     chunk: Sequence[Example], found: Found, tokenizer: Tokenizer, settings: Settings
 ) -> Iterator[tuple[Example, Iterator[_Row]]]:
     """Each example with itself and what it becomes."""
-    texts = _unique_texts(chunk)
+    texts = list(_users(chunk))
     known = dict(zip(texts, words.read_texts(tokenizer, texts), strict=True))
     for one in chunk:
         yield one, _rows_of(one, known, found, settings)
@@ -430,7 +455,7 @@ def _rows_of(
 ) -> Iterator[_Row]:
     """The example itself, then its variants: of a pair one text varies, the other stays."""
     yield _Row(example.id, example, "")
-    for column, letter in (("text", "a"), ("text_b", "b")):
+    for column, letter in _LETTERS.items():
         original = getattr(example, column)
         if original is None:
             continue

@@ -31,13 +31,14 @@ class Asked:
         return np.tile(self.ids, (len(input_ids), 1))
 
 
-def find(tokenizer, sentences, neighbours=None, **options):
+def find(tokenizer, sentences, neighbours=None, places=None, **options):
     vocabulary, options = Vocabulary.of(tokenizer), candidates.Options(**options)
     wordlist = candidates.Wordlist(tokenizer, vocabulary, options.as_published)
     asked = Asked(wordlist)
     texts = words.read_texts(tokenizer, sentences)
+    places = places or [range(len(one.words)) for one in texts]
     found = candidates.find_candidates(
-        texts, asked, neighbours or {}, wordlist, vocabulary, options
+        texts, places, asked, neighbours or {}, wordlist, vocabulary, options
     )
     return found, asked
 
@@ -72,6 +73,13 @@ def test_the_masked_place_is_asked_about_once_and_batched_by_length(tokenizer):
     assert not any(batch[1].any() for batch in asked.batches)
 
 
+def test_only_words_in_question_are_asked_about(tokenizer):
+    sentences, places = ["the soup was good", "good soup"], [{3}, {1}]
+    found, asked = find(tokenizer, sentences, places=places)
+    assert [list(one) for one in found] == [[3], [1]]
+    assert sum(len(batch[0]) for batch in asked.batches) == 2
+
+
 def test_as_published_the_text_stands_behind_itself_and_the_word_is_a_candidate(tokenizer):
     found, asked = find(tokenizer, ["the soup"], as_published=True, count=16)
     ((input_ids, segment_ids, lengths, positions),) = asked.batches
@@ -101,6 +109,19 @@ def augmented(tokenizer, sentence, choices, key=("train:1",), number=50, prob=0.
 def test_rounds_keep_what_stands_around_the_words(tokenizer):
     made = augmented(tokenizer, "The  soup, was GOOD!", {1: ("broth",), 4: ("fine",)}, prob=1.0)
     assert made == [(1, "The  broth, was fine!")]  # Later rounds say the same.
+
+
+def test_what_is_drawn_is_what_is_replaced(tokenizer):
+    (text,) = words.read_texts(tokenizer, ["the soup was good , good soup !"])
+    choices = {place: ("x",) for place in range(len(text.words))}
+    drawn = rounds.drawn_words(text, 30, 0.4, ("train:1",))
+    made = dict(rounds.augmented_texts(text, choices, 30, 0.4, ("train:1",)))
+    said = {number: set(one) for number, one in enumerate(drawn, start=1)}
+    changed = {
+        number: {place for place, word in enumerate(one.split()) if word == "x"}
+        for number, one in made.items()
+    }
+    assert len(made) > 5 and all(said[number] == places for number, places in changed.items())
 
 
 def test_each_word_is_replaced_with_the_probability(tokenizer):

@@ -8,7 +8,7 @@ length (Jiao et al., 2020, section 3.3, algorithm 1; its released code asks word
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -71,6 +71,7 @@ class Wordlist:
 
 def find_candidates(
     texts: Sequence[Text],
+    asked: Sequence[Container[int]],
     masked_lm: MaskedLm,
     neighbours: Mapping[str, Sequence[str]],
     wordlist: Wordlist,
@@ -81,6 +82,7 @@ def find_candidates(
 
     Args:
       texts: With their words.
+      asked: Of each text the numbers of the words in question.
       masked_lm: Gives at least one id more than `options.count`.
       neighbours: Of words of several pieces, in lower case.
       wordlist: Of the masked LM's vocabulary.
@@ -91,7 +93,7 @@ def find_candidates(
     variants = []
     for number, text in enumerate(texts):
         for place, word in enumerate(text.words):
-            if not word.replaceable:
+            if place not in asked[number] or not word.replaceable:
                 continue
             if word.pieces > 1:
                 near = _like(word, neighbours.get(word.text.lower(), ())[: options.count])
