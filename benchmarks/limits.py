@@ -2,10 +2,12 @@
 
     python -m benchmarks.limits
     python -m benchmarks.limits --steps=pretraining     # limits_pretraining.json
+    python -m benchmarks.limits --steps=intermediate    # limits_intermediate.json
 
 Steps are taken apart, each part timed alone in one process: fine-tuning MiniLM on 32 sentences of
-16 tokens, the representation stage of a BiLSTM (300, 600) on 512 sentences of 16, and pretraining 6
-layers of 384 on 32 sequences of 128 with 20 masked tokens. `matrix products` are the very shapes
+16 tokens, the representation stage of a BiLSTM (300, 600) on 512 sentences of 16, pretraining 6
+layers of 384 on 32 sequences of 128 with 20 masked tokens, and TinyBERT's intermediate stage with
+its teacher on 32 sentences of 20. `matrix products` are the very shapes
 that forward and backward multiply, one after the other and nothing else, which is what another
 implementation on the same kernels would have to do as well. Their rate against that of one large
 product (the peak) says what these shapes cost; what remains of forward and backward is ours, up to
@@ -16,22 +18,25 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 from absl import app, flags
 
-from benchmarks import harness
+from benchmarks import harness, tinybert_stage1
 from xdistil_tf import losses, optimizers, recipe
 from xdistil_tf.models import pretrained
 from xdistil_tf.models.bilstm import BiLSTM
 from xdistil_tf.models.encoder import Encoder
 from xdistil_tf.models.encoder_presets import PRESETS
+from xdistil_tf.models.projected import PART, ProjectedEncoder
+from xdistil_tf.objective import Objective
+from xdistil_tf.teachers import LiveTeacher
 
 FLAGS = flags.FLAGS
 
-LENGTH, PRETRAINING_LENGTH, SLOTS = 16, 128, 20
+LENGTH, PRETRAINING_LENGTH, INTERMEDIATE_LENGTH, SLOTS = 16, 128, 20, 20
 ENCODER_BATCH, BILSTM_BATCH = 32, 512
 EMBEDDING, UNITS, WIDTH, VOCABULARY = 300, 600, 384, 30522
 _PEAK = 4096
@@ -58,6 +63,25 @@ def encoder_products(
     shapes.append((6 * blocks * batch * heads, length, width // heads, length))
     shapes.append((6 * batch * heads, read, width // heads, length))
     return shapes
+
+
+def block_products(batch: int, sizes: Mapping[str, int], length: int) -> tuple[list, list]:
+    """The products of all blocks at all positions, forward: those with weights, and attention's."""
+    rows, width, inner = batch * length, sizes["hidden_size"], sizes["intermediate_size"]
+    heads, blocks = sizes["num_attention_heads"], sizes["num_hidden_layers"]
+    dense = [(width, 3 * width), (width, width), (width, inner), (inner, width)]
+    attention = (2 * blocks * batch * heads, length, width // heads, length)
+    return [(blocks, rows, *one) for one in dense], [attention]
+
+
+def intermediate_products(
+    batch: int, sizes: Mapping[str, int], teacher: Mapping[str, int]
+) -> list[Shape]:
+    """The products of an update that compares layers: blocks and projections."""
+    dense, attention = block_products(batch, sizes, INTERMEDIATE_LENGTH)
+    rows, width = batch * INTERMEDIATE_LENGTH, sizes["hidden_size"]
+    dense.append((sizes["num_hidden_layers"] + 1, rows, width, teacher["hidden_size"]))
+    return _with_gradients(dense) + [(3 * attention[0][0], *attention[0][1:])]
 
 
 def pretraining_products(batch: int, config: dict[str, Any]) -> list[Shape]:
@@ -178,26 +202,44 @@ def taken_apart(
 ) -> list[list[str]]:
     """Rows of the table for one kind of step."""
     parts = step_parts(model, request, precision, batch, length)
-    parts["matrix products"] = products(shapes, precision)
-    parts["peak"] = products([(1, _PEAK, _PEAK, _PEAK)], precision)
-    taken = timed(parts, FLAGS.repeats)
-    peak = 2.0 * _PEAK**3 / taken.pop("peak") / 1e6
-    rate = flop(shapes) / taken["matrix products"] / 1e6
-    rest = taken["forward and backward"] - taken["matrix products"]
+    update = ("forward and backward", "matrix products")
+    return rows_of(title, parts, {"matrix products": shapes}, [update], precision)
+
+
+def rows_of(
+    title: str,
+    parts: dict[str, Callable],
+    shapes: dict[str, Sequence[Shape]],
+    rests: Sequence[tuple[str, str]],
+    precision: str,
+) -> list[list[str]]:
+    """Times each part.
+
+    Args:
+      title: Of these rows.
+      parts: What is timed; `whole update` among them.
+      shapes: Products that are timed besides, by name.
+      rests: (part, the products in it): a row says what remains.
+      precision: Of the products.
+    """
+    peak = products([(1, _PEAK, _PEAK, _PEAK)], precision)
+    multiplied = {name: products(one, precision) for name, one in shapes.items()}
+    taken = timed(parts | multiplied | {"peak": peak}, FLAGS.repeats)
+    peak_rate = 2.0 * _PEAK**3 / taken.pop("peak") / 1e6
+    products_of = dict(rests)
     rows = [[f"**{title}, {precision}**", "", "", "", ""]]
-    for name in ("whole update", "forward and backward", "matrix products", "optimizer"):
-        products_only = name == "matrix products"
-        rows.append(
-            [
-                name,
-                f"{taken[name]:.1f}",
-                f"{100 * taken[name] / taken['whole update']:.0f} %",
-                f"{rate:.0f}" if products_only else "",
-                f"{100 * rate / peak:.0f} %" if products_only else "",
-            ]
-        )
-    share = f"{100 * rest / taken['whole update']:.0f} %"
-    rows.insert(4, ["forward and backward, the rest", f"{rest:.1f}", share, "", ""])
+
+    def add(name: str, milliseconds: float, rate: float | None = None) -> None:
+        share = f"{100 * milliseconds / taken['whole update']:.0f} %"
+        figures = ["", ""] if rate is None else [f"{rate:.0f}", f"{100 * rate / peak_rate:.0f} %"]
+        rows.append([name, f"{milliseconds:.1f}", share, *figures])
+
+    for name in parts:
+        add(name, taken[name])
+        if name in products_of:
+            inside = products_of[name]
+            add(inside, taken[inside], flop(shapes[inside]) / taken[inside] / 1e6)
+            add(f"{name}, the rest", taken[name] - taken[inside])
     return rows
 
 
@@ -252,7 +294,73 @@ def pretraining(precision: str) -> list[list[str]]:
     )
 
 
-STEPS = {"fine_tuning": fine_tuning, "recurrent": recurrent, "pretraining": pretraining}
+def intermediate(precision: str) -> list[list[str]]:
+    """TinyBERT's intermediate stage with its teacher in the step, both of random weights."""
+    sizes = tinybert_stage1.STUDENT | {"vocab_size": VOCABULARY}
+    config = tinybert_stage1.TEACHER | {"vocab_size": VOCABULARY}
+    teacher = LiveTeacher(Encoder.from_config_dict(config, precision))
+    student = ProjectedEncoder(
+        Encoder.from_config_dict(sizes, precision), config["hidden_size"]
+    )
+    student.initialise_part(PART, 1)
+    terms = tinybert_stage1.terms("intermediate")
+    objective = Objective(terms, "classification", student.available, teacher.available)
+    shape = [ENCODER_BATCH, INTERMEDIATE_LENGTH]
+    ids = tf.random.stateless_uniform(shape, [3, 4], 1000, VOCABULARY, tf.int32)
+    features = {
+        "input_ids": ids,
+        "input_mask": tf.ones_like(ids),
+        "example_weights": tf.ones([ENCODER_BATCH]),
+    }
+    variables = [(name, one) for name, one in student.named_variables().items() if one.trainable]
+    settings = recipe.Optimizer(name="bert_adam", learning_rate=1e-5, clip_norm=1.0)
+    optimizer = optimizers.Optimizer(settings, variables, total_steps=10**6)
+
+    def given():
+        return teacher(features, objective.teacher_request)
+
+    def gradients(theirs):
+        with tf.GradientTape() as tape:
+            ours = student(
+                features, training=True, request=objective.student_request, seed=tf.constant([0, 1])
+            )
+            loss = objective.total(
+                objective.numerators(features, ours, theirs), objective.denominators(features)
+            )
+        found = tape.gradient(loss, [one for _, one in variables])
+        return [None if one is None else tf.convert_to_tensor(one) for one in found]
+
+    fixed = tf.function(given)()
+    grads = tf.function(gradients)(fixed)
+    step = tf.constant(1, tf.int64)
+    parts = {
+        "whole update": tf.function(lambda: optimizer.apply(gradients(given()), step)),
+        "teacher": tf.function(lambda: [tf.reduce_max(one) for one in tf.nest.flatten(given())]),
+        "student, forward and backward": tf.function(
+            lambda: [tf.reduce_max(one) for one in gradients(fixed) if one is not None]
+        ),
+        "optimizer": tf.function(lambda: optimizer.apply(grads, step)),
+    }
+    forward = block_products(ENCODER_BATCH, config, INTERMEDIATE_LENGTH)
+    shapes = {
+        "products of the teacher": sum(forward, []),
+        "products of the student": intermediate_products(ENCODER_BATCH, student.config, config),
+    }
+    rests = [
+        ("teacher", "products of the teacher"),
+        ("student, forward and backward", "products of the student"),
+    ]
+    title = f"12 x 768 -> 4 x 312, {ENCODER_BATCH} x {INTERMEDIATE_LENGTH} tokens, teacher live"
+    return rows_of(title, parts, shapes, rests, precision)
+
+
+USUAL = ["fine_tuning", "recurrent"]
+STEPS = {
+    "fine_tuning": fine_tuning,
+    "recurrent": recurrent,
+    "pretraining": pretraining,
+    "intermediate": intermediate,
+}
 
 
 def main(_) -> None:
@@ -266,7 +374,7 @@ def main(_) -> None:
     ]
     columns = ["part of a step", "ms", "of the update", "GFLOP/s", "of the peak"]
     harness.write_table(
-        FLAGS.output or ("limits_pretraining" if FLAGS.steps == ["pretraining"] else "limits"),
+        FLAGS.output or "_".join(["limits", *sorted({*FLAGS.steps} - {*USUAL})]),
         {"columns": columns, "rows": rows},
         {"repeats": FLAGS.repeats, "peak": f"a {_PEAK}^3 product in the same precision"},
         seed=FLAGS.seed,
@@ -276,5 +384,5 @@ def main(_) -> None:
 if __name__ == "__main__":
     harness.define_flags(repeats=15)
     flags.DEFINE_list("precisions", ["float32", "bfloat16"], "Of the model.")
-    flags.DEFINE_list("steps", ["fine_tuning", "recurrent"], f"Some of {list(STEPS)}.")
+    flags.DEFINE_list("steps", USUAL, f"Some of {list(STEPS)}.")
     app.run(main)

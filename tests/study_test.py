@@ -249,6 +249,12 @@ def test_variants_share_a_teacher_and_are_compared_with_the_first(small, definit
     assert again["runs"][1]["student"]["metrics"] == wider["student"]["metrics"]
 
 
+def test_every_variant_has_a_seed_before_the_next_seed_begins(definition):
+    config = definition(variants={"full": [], "wider": ["model.lstm_units=12"]}, seeds=[1, 2])
+    variants = [(variant, seed) for variant, _, seed in config.runs()]
+    assert variants == [("full", 1), ("wider", 1), ("full", 2), ("wider", 2)]
+
+
 def test_a_wrong_override_of_a_variant_is_told_before_the_first_run(definition, tmp_path):
     config = definition(variants={"full": [], "wrong": ["model.lstm_unit=1"]})
     with pytest.raises(ValueError, match="model.lstm_unit"):

@@ -96,8 +96,12 @@ class Study(recipe.Config):
         return self
 
     def cells(self) -> list[str]:
-        """The folder of each run, variant after variant, task after task."""
-        return [_cell(*group, seed) for group in self.groups() for seed in self.seeds]
+        """The folder of each run, in their order."""
+        return [_cell(*run) for run in self.runs()]
+
+    def runs(self) -> list[tuple[str | None, StudyTask, int]]:
+        """Seed after seed: what a stop leaves compares all variants, whose teacher is shared."""
+        return [(*group, seed) for seed in self.seeds for group in self.groups()]
 
     def groups(self) -> list[tuple[str | None, StudyTask]]:
         """Each variant (`None`: there are none) with each task."""
@@ -140,20 +144,19 @@ def run_study(
     result: dict[str, Any] = {}
     for variant, task in study.groups():  # A wrong name is told before the first run.
         _job(study, variant, task, study.seeds[0], output)
-    for variant, task in study.groups():
-        for seed in study.seeds:
-            cell = _cell(variant, task, seed)
-            if cell in earlier:
-                logging.info("Study %s: %s as in %s.", study.name, cell, finished_runs)
-                content = earlier[cell]
-            else:
-                logging.info("Study %s: %s.", study.name, output / cell)
-                content = _run(study, variant, task, seed, output, training)
-                tf_keras.backend.clear_session()
-            reports[cell] = content
-            result = _result(study, reports)
-            for target in targets:
-                files.write_json(target, result)
+    for variant, task, seed in study.runs():
+        cell = _cell(variant, task, seed)
+        if cell in earlier:
+            logging.info("Study %s: %s as in %s.", study.name, cell, finished_runs)
+            content = earlier[cell]
+        else:
+            logging.info("Study %s: %s.", study.name, output / cell)
+            content = _run(study, variant, task, seed, output, training)
+            tf_keras.backend.clear_session()
+        reports[cell] = content
+        result = _result(study, reports)
+        for target in targets:
+            files.write_json(target, result)
     return result
 
 
@@ -263,10 +266,8 @@ def _finished_runs(study: Study, path: files.Path) -> dict[str, dict[str, Any]]:
     finished = dict(zip(known.cells(), earlier["runs"], strict=False))
     return {
         cell: finished[cell]
-        for variant, task in study.groups()
-        if task in known.tasks
-        for seed in study.seeds
-        if (cell := _cell(variant, task, seed)) in finished
+        for variant, task, seed in study.runs()
+        if task in known.tasks and (cell := _cell(variant, task, seed)) in finished
     }
 
 
