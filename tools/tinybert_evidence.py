@@ -30,10 +30,7 @@ AUGMENTED = {
     "pairs": ("regression", "small/pairs", 1),
 }
 SMALL_ROWS = 2000
-STUDIES = (
-    "tinybert_sst2_3x384", "tinybert_sst2_4x312", "tinybert_ablation", "tinybert_small_tasks",
-    "tinybert_regression",
-)  # fmt: skip
+STUDIES = ("tinybert_sst2", "tinybert_ablation", "tinybert_small_tasks", "tinybert_regression")
 
 
 def small_tasks(data: pathlib.Path, folder: pathlib.Path) -> None:
@@ -77,13 +74,14 @@ def general_student(pretraining: pathlib.Path, folder: pathlib.Path) -> None:
         "--heldout_fraction=0",
         f"--output_dir={folder / 'records'}",
     )
-    sets = ("epochs=null", "steps=3000", "batch_size=64", "optimizer.learning_rate=5.0e-4")
+    sets = ("epochs=null", "steps=1000", "batch_size=64", "optimizer.learning_rate=5.0e-4")
     run(
         "train",
         "--recipe=configs/tinybert/general.yaml",
         f"--teacher={TEACHER}",
         f"--data=corpus={folder / 'records'}/train-*",
         f"--model_dir={folder / 'general_4x312'}",
+        "--set=precision=bfloat16",
         *(f"--set=stages.0.{one}" for one in sets),
     )
 
@@ -99,6 +97,7 @@ def augment(data: pathlib.Path, masked_lm: pathlib.Path, folder: pathlib.Path) -
             f"--masked_lm={masked_lm}",
             f"--output_file={folder / name}.tsv",
             f"--rounds={rounds}",
+            "--precision=bfloat16",
         )
 
 
