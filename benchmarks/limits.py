@@ -299,9 +299,7 @@ def intermediate(precision: str) -> list[list[str]]:
     sizes = tinybert_stage1.STUDENT | {"vocab_size": VOCABULARY}
     config = tinybert_stage1.TEACHER | {"vocab_size": VOCABULARY}
     teacher = LiveTeacher(Encoder.from_config_dict(config, precision))
-    student = ProjectedEncoder(
-        Encoder.from_config_dict(sizes, precision), config["hidden_size"]
-    )
+    student = ProjectedEncoder(Encoder.from_config_dict(sizes, precision), config["hidden_size"])
     student.initialise_part(PART, 1)
     terms = tinybert_stage1.terms("intermediate")
     objective = Objective(terms, "classification", student.available, teacher.available)

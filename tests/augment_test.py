@@ -2,6 +2,7 @@
 
 import collections
 
+import numpy as np
 import pytest
 
 from tests.small_task import encoder_folder, write_lines
@@ -11,6 +12,7 @@ from xdistil_tf.data import readers
 from xdistil_tf.data.layouts import Columns
 from xdistil_tf.data.task_records import Options, create_task_records
 from xdistil_tf.interruption import Interrupted, Interruption
+from xdistil_tf.models import folders
 
 pytest_plugins = ["tests.small_task"]
 
@@ -39,8 +41,11 @@ def test_every_example_stands_there_with_what_it_becomes(small, made):
     found = rows(path)
     originals = [one for one in found if not one["rules"]]
     train = readers.read_task(small.task_dir, "classification").splits["train"]
-    texts = {one.text for one in train}
-    assert {one["text"] for one in originals} <= texts
+    reported = {
+        one.text for one in readers.read_task(small.task_dir, "classification").splits["dev"]
+    }
+    labels = {one.text: one.label for one in reversed(train) if one.text not in reported}
+    assert {one["text"]: one["label"] for one in originals} == labels
     assert len(found) > 2 * len(originals)
     assert len({one["text"] for one in found}) == len(found) == manifest["rows"]
     by_id = {one.id: one for one in train}
@@ -48,6 +53,48 @@ def test_every_example_stands_there_with_what_it_becomes(small, made):
         source = by_id[one["source_id"]]
         assert one["label"] == source.label and len(one["text"].split()) == len(source.text.split())
         assert (one["rules"] == "tinybert") == ("/a" in one["id"])
+
+
+def test_a_variant_does_not_stand_for_an_example_with_a_label_of_its_own(
+    small, masked_lm, tmp_path, monkeypatch
+):
+    folder, path = tmp_path / "task", tmp_path / "aug.tsv"
+    write_lines(folder / "train.tsv", ["text\tlabel", "the soup\ta", "the stew\tb"])
+    monkeypatch.setattr(
+        augment.candidates_lib,
+        "find_candidates",
+        lambda texts, *_: [{1: ("stew",)} for _ in texts],
+    )
+    settings = Settings(rounds=1, replace_prob=1.0)
+    made = augment.augment(folder, "classification", masked_lm, path, settings)
+    assert [(one["text"], one["label"]) for one in rows(path)] == [
+        ("the soup", "a"), ("the stew", "b"),
+    ]  # fmt: skip
+    assert made["dropped"] == {"duplicate": 1, "overlap": 0}
+
+
+def test_published_candidates_begin_words(small, masked_lm, tmp_path):
+    folder, path = tmp_path / "task", tmp_path / "aug.tsv"
+    write_lines(folder / "train.tsv", ["text\tlabel", "zzxqj soup\ta"])
+    settings = Settings(rounds=20, candidates=4, as_published=True)
+    augment.augment(folder, "classification", masked_lm, path, settings)
+    assert len(rows(path)) > 3 and not any("##" in one["text"] for one in rows(path))
+
+
+def test_what_is_read_is_not_written_over(small, masked_lm):
+    path = small.task_dir / "train.tsv"
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="train.tsv is read here. Expected another --output_file"):
+        augment.augment(small.task_dir, "classification", masked_lm, path, SETTINGS)
+    assert path.read_bytes() == before
+
+
+def test_a_small_vocabulary_has_fewer_candidates(small, masked_lm):
+    allowed = np.zeros(small.tokenizer.vocab_size, bool)
+    allowed[[7, 9]] = True
+    ask = augment.masked_lm_function(folders.load_model(masked_lm), allowed, 16)
+    found = ask(*(np.array(one, np.int32) for one in ([[2, 4, 3]], [[0, 0, 0]], [3], [1])))
+    assert sorted(found[0].tolist()) == [7, 9]
 
 
 def test_the_same_seed_gives_the_same_file_and_another_another(small, masked_lm, made, tmp_path):
@@ -64,7 +111,11 @@ def test_a_finished_file_is_left_as_it_is(small, masked_lm, made):
     manifest = augment.augment(small.task_dir, "classification", masked_lm, made[0], SETTINGS)
     assert manifest == made[1] and made[0].stat().st_mtime_ns == before
     assert files.read_json(made[0].with_name("train_aug.tsv.json")) == manifest
-    assert not made[0].with_name("train_aug.tsv.work").exists()
+    work = made[0].with_name("train_aug.tsv.work")
+    assert not work.exists()
+    work.mkdir()  # What a call leaves that was killed at its very end.
+    augment.augment(small.task_dir, "classification", masked_lm, made[0], SETTINGS)
+    assert not work.exists()
 
 
 def test_a_call_that_was_stopped_asks_no_text_twice(small, masked_lm, made, tmp_path, monkeypatch):
@@ -180,12 +231,15 @@ def rows_of_text(small):
 def test_of_a_pair_one_text_varies_and_quotes_stay(small, masked_lm, pairs, tmp_path):
     path = tmp_path / "aug.tsv"
     manifest = augment.augment(pairs, "classification", masked_lm, path, SETTINGS)
-    sources = rows_of_text(small)
+    sources, varied = rows_of_text(small), collections.Counter()
     for one in rows(path):
         a, b = sources[int(one["source_id"].split(":")[1]) - 1]
         changed = (one["text"] != a, one["text_b"] != f'"{b}" x')
         assert changed == ("/a" in one["id"], "/b" in one["id"])
+        varied[changed] += 1
         assert one["text_b"].startswith('"')
+    assert varied[True, False] > 5 and varied[False, True] > 5
+    assert manifest["rows"] <= manifest["examples"] * (2 * SETTINGS.rounds + 1)
     assert manifest["dropped"]["overlap"] == 1  # The first pair stands in dev.
 
 
@@ -209,6 +263,70 @@ def test_what_derives_from_held_out_texts_does_not_train(small, made, tmp_path):
     assert len(records) + sum(
         count for name, count in info.dropped.items() if name.startswith("augmented_")
     ) == len(sources)
+
+
+def test_equal_texts_of_what_is_held_out_do_not_train_either(small, tmp_path):
+    """A draw of labels may part two rows of one text."""
+    folder, path = tmp_path / "task", tmp_path / "aug.tsv"
+    texts = [f"soup {n}" for n in range(30) for _ in range(2)]
+    lines = [f"{text}\t{'ab'[n // 2 % 2]}" for n, text in enumerate(texts)]
+    write_lines(folder / "train.tsv", ["text\tlabel", *lines])
+    header = "\t".join(augment.HEADER)
+    rows_of = [f"{n}/a1\tbroth {n}\t\ta\ttrain:{n}\ttinybert" for n in range(1, 61)]
+    write_lines(path, [header, *rows_of])
+    for drawn in (3, 5, 7):
+        info = create_task_records(
+            folder, "classification", small.tokenizer, tmp_path / str(drawn), None,
+            Options(max_seq_length=32, heldout_rows=4, labels_per_class=drawn, num_shards=1),
+            augmented=str(path),
+        )  # fmt: skip
+        from xdistil_tf.data.record_set import RecordSet
+
+        def texts_of(name, info=info):
+            ids = [int(one.split(b":")[1]) for one in RecordSet(info.pattern(name)).ids]
+            return {texts[number - 1] for number in ids}
+
+        assert texts_of("augmented") and not texts_of("augmented") & texts_of("heldout")
+
+
+def test_rows_have_the_language_of_what_they_derive_from(small, masked_lm, tmp_path):
+    from xdistil_tf.data.record_set import RecordSet
+    from xdistil_tf.data.records import decode_example
+
+    folder, path = tmp_path / "task", tmp_path / "aug.tsv"
+    for language, words in (("en", "the soup was good"), ("sw", "the stew was bad")):
+        lines = [f"{words} {n}\t{'ab'[n % 2]}" for n in range(20)]
+        write_lines(folder / f"train-{language}.tsv", ["text\tlabel", *lines])
+    augment.augment(folder, "classification", masked_lm, path, SETTINGS)
+
+    def languages(name, **options):
+        options = Options(max_seq_length=32, heldout_rows=4, num_shards=1, **options)
+        info = create_task_records(
+            folder, "classification", small.tokenizer, tmp_path / name, None, options,
+            augmented=str(path),
+        )  # fmt: skip
+        records = RecordSet(info.pattern("augmented"))
+        spoken = {decode_example(records.read(n), name)["language"][0] for n in range(len(records))}
+        return spoken, info.dropped
+
+    assert languages("all")[0] == {b"en", b"sw"}
+    spoken, dropped = languages("some", languages=("sw",))
+    assert spoken == {b"sw"} and dropped["augmented_language"] >= 20
+
+
+def test_damaged_rows_are_counted_and_listed(small, tmp_path):
+    header = "\t".join(augment.HEADER)
+    path = tmp_path / "aug.tsv"
+    label = small.info.labels[0]
+    good = [f"{n}/a1\tnew {n}\t\t{label}\ttrain:{n}\ttinybert" for n in range(1, 90)]
+    write_lines(path, [header, *good, "x\tthe soup\t\tno label\ttrain:1\ttinybert"])
+    info = create_task_records(
+        small.task_dir, "classification", small.tokenizer, tmp_path / "records", None,
+        Options(max_seq_length=32, heldout_rows=4, max_bad_rows=1), augmented=str(path),
+    )  # fmt: skip
+    assert info.dropped["bad_rows"] == 1
+    listed = (tmp_path / "records" / "dropped.tsv").read_text("utf-8")
+    assert "aug.tsv\t91\texpected a label" in listed
 
 
 def test_drawn_labels_do_not_tell_those_of_others(small, made, tmp_path):

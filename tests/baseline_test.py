@@ -48,6 +48,15 @@ def test_the_baseline_is_one_stage_on_all_parts():
     assert baseline.labels_only_recipe(CONFIG, 77).model == CONFIG.model
 
 
+def test_the_baseline_is_selected_and_drawn_as_the_student():
+    plain = recipe.to_plain(CONFIG)
+    plain["stages"][-1] |= {
+        "language_temperature": 2.0, "evaluate": {"data": "heldout", "keep_best": "macro"},
+    }  # fmt: skip
+    (only,) = baseline.labels_only_recipe(recipe.Recipe.model_validate(plain), 77).stages
+    assert only.evaluate.keep_best == "macro" and only.language_temperature == 2.0
+
+
 def test_a_slow_baseline_is_trained_once(tmp_path):
     train = trainer_of(iter([0.1]))
     (run,) = baseline.train_baseline(CONFIG, STUDENT, tmp_path, (), train)

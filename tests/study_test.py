@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.small_task import BILSTM, OPTIONS, stage
-from xdistil_tf import files, study
+from xdistil_tf import files, recipe, study
 
 pytest_plugins = ["tests.small_task"]
 
@@ -112,6 +112,20 @@ def test_finished_runs_of_other_recipes_are_refused(definition, first_seed, tmp_
         study.run_study(definition(), tmp_path, finished_runs=tmp_path / "earlier.json")
 
 
+def test_finished_runs_are_known_by_what_they_are(definition, first_seed, tmp_path):
+    """Not by their places, which another order of runs would change."""
+    config = definition(variants={"full": [], "wider": ["model.lstm_units=12"]}, seeds=[1, 2])
+    (report,) = files.read_json(first_seed)["runs"]
+    runs = [report | {"variant": "wider", "seed": 2}, report | {"variant": "full"}]
+    earlier = files.read_json(first_seed) | {"study": recipe.to_plain(config), "runs": runs}
+    files.write_json(tmp_path / "earlier.json", earlier)
+    found = study._finished_runs(config, tmp_path / "earlier.json")
+    assert {cell: (one["variant"], one["seed"]) for cell, one in found.items()} == {
+        "full/classification_all_seed1": ("full", 1),
+        "wider/classification_all_seed2": ("wider", 2),
+    }
+
+
 def test_fields_added_since_do_not_make_another_recipe(definition, first_seed, tmp_path):
     result = files.read_json(first_seed)
     del result["recipe"]["model"]["crf"], result["study"]["metric"]
@@ -214,6 +228,8 @@ def test_difference_is_paired_over_seeds():
     assert found["standard_error"] == pytest.approx(0.02 / 3**0.5)
     assert found["two_standard_errors"]
     assert not study.compare(reports[:1])[0]["two_standard_errors"]
+    worse = [one_run(1, 0.70, 0.80), one_run(2, 0.84, 0.90), one_run(3, 0.62, 0.70)]
+    assert study.compare(worse)[0]["two_standard_errors"]
 
 
 def test_nothing_is_retained_of_a_model_that_has_zero():

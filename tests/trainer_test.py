@@ -291,3 +291,25 @@ def test_the_end_of_a_stage_says_which_weights_are_kept(tmp_path, monkeypatch):
     stage = {"evaluate": {"data": "heldout", "keep_best": "accuracy", "every_steps": 3}}
     train(tmp_path, evaluator=best_of([0.25, 0.75, 0.5, 0.5]), **stage)
     assert lines[-1].endswith(" Kept: step 3, accuracy 0.75.")
+
+
+@pytest.mark.parametrize(
+    "fraction, expected", [(0.67, [0, 2, 3]), (1.0, [0, 3]), (0.001, [0, 1, 2, 3])]
+)
+def test_a_stage_is_scored_each_fraction_of_an_epoch(tmp_path, monkeypatch, fraction, expected):
+    steps, original = [], trainer._StageRun._evaluate
+    assert tiny.ArrayData().steps_per_epoch == 3
+
+    def spied(self):
+        steps.append(self._step)
+        original(self)
+
+    monkeypatch.setattr(trainer._StageRun, "_evaluate", spied)
+    stage = {"evaluate": {"data": "heldout", "keep_best": "accuracy", "every_epochs": fraction}}
+    train(tmp_path, evaluator=best_of([0.5] * 9), steps=3, **stage)
+    assert steps == expected
+
+
+def test_one_interval_of_evaluations_is_given():
+    with pytest.raises(ValueError, match="every_steps or every_epochs, not both"):
+        recipe.Evaluate(every_steps=3, every_epochs=0.5)

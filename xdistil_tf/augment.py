@@ -113,6 +113,9 @@ def augment(
         raise ValueError("Tags belong to words, which would change. Expected a task of sentences.")
     data = readers.read_task(task_dir, task, columns, max_bad_rows)
     file_vectors = vectors.FileVectors(word_vectors) if word_vectors else None
+    inputs = [*data.files, *([word_vectors] if word_vectors else [])]
+    if pathlib.Path(output_file).resolve() in (pathlib.Path(one).resolve() for one in inputs):
+        raise ValueError(f"{output_file} is read here. Expected another --output_file.")
     settings = dataclasses.replace(
         settings, rounds=settings.rounds or ROUNDS.get(data.task, _ROUNDS)
     )
@@ -124,6 +127,7 @@ def augment(
     earlier = files.read_json(manifest) if manifest.is_file() else {}
     if earlier.get("fingerprint") == wanted and output.is_file():
         logging.info("%s is up to date.", output)
+        shutil.rmtree(_work_folder(output), ignore_errors=True)  # Of a call killed at its very end.
         return earlier
     asked = _Asked(tokenizer, folder, file_vectors, settings)
     work, stop = _work(output, wanted), interruption or Interruption()
@@ -165,9 +169,13 @@ def _made_from(
     }
 
 
+def _work_folder(output: pathlib.Path) -> pathlib.Path:
+    return output.with_name(f"{output.name}.work")
+
+
 def _work(output: pathlib.Path, wanted: str) -> pathlib.Path:
     """Where chunks are kept until the file is complete; begun anew for anything else."""
-    work = output.with_name(f"{output.name}.work")
+    work = _work_folder(output)
     begun = work / "begun.json"
     if not begun.is_file() or files.read_json(begun).get("fingerprint") != wanted:
         shutil.rmtree(work, ignore_errors=True)
@@ -280,7 +288,7 @@ class _Asked:
             queries = table.of(wanted)
         else:
             matrix = self._model.embedding.word.numpy()
-            whole = np.flatnonzero(self._wordlist.allowed[: len(matrix)])
+            whole = np.flatnonzero(self._wordlist.whole[: len(matrix)])
             table = vectors.TableVectors(
                 [self._wordlist.text(int(one)) for one in whole], matrix[whole]
             )
@@ -363,13 +371,13 @@ def masked_lm_function(model, allowed: np.ndarray, count: int) -> candidates_lib
     Args:
       model: With a masked-LM head.
       allowed: bool, at most one for each word of the model.
-      count: How many; fewer where the vocabulary has no more.
+      count: How many; fewer where no more are allowed.
     """
     size = model.config["vocab_size"]
     padded = np.zeros(size, bool)
     padded[: len(allowed)] = allowed
     out = tf.constant(np.where(padded, 0.0, -1e9), tf.float32)
-    count = min(count, size)
+    count = min(count, int(padded.sum()))
     rows = tf.TensorSpec([None, None], tf.int32)
     one = tf.TensorSpec([None], tf.int32)
 
@@ -399,8 +407,10 @@ def _write(
 ) -> dict[str, Any]:
     """Writes the rows; returns how many, and how many were left out.
 
-    About 110 bytes a row are kept in memory, to know what stands there already.
+    A variant that says what some example says is left out: that one has a label of its own. About
+    110 bytes a row are kept in memory, to know what stands there already.
     """
+    originals = {text_key(one) for one in examples}
     reported = {
         text_key(one) for name, split in data.splits.items() if name != "train" for one in split
     }
@@ -416,7 +426,7 @@ def _write(
                     continue
                 for row in rows:
                     key = text_key(row.example)
-                    if key in reported or key in seen:
+                    if key in reported or key in seen or (row.rules and key in originals):
                         dropped["overlap" if key in reported else "duplicate"] += 1
                         continue
                     seen.add(key)

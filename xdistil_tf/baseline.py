@@ -74,6 +74,8 @@ def labels_only_recipe(
     like = labelled[-1] if labelled else config.stages[-1]
     rate = like.optimizer.learning_rate if learning_rate is None else learning_rate
     evaluate = like.evaluate or recipe.Evaluate()
+    # Selected as the student is; the objective of such a stage may be of a teacher.
+    key = "task" if evaluate.keep_best == "objective" else evaluate.keep_best
     stage = recipe.Stage(
         name="labels_only",
         data="train",
@@ -81,8 +83,9 @@ def labels_only_recipe(
         steps=steps,
         batch_size=like.batch_size,
         optimizer=like.optimizer.model_copy(update={"learning_rate": rate}),
+        language_temperature=like.language_temperature,
         # No early stop: the baseline gets all of the updates that the student had.
-        evaluate=evaluate.model_copy(update={"keep_best": "task", "patience": None}),
+        evaluate=evaluate.model_copy(update={"keep_best": key, "patience": None}),
     )
     model = config.model
     if model.kind == "encoder":  # Labels have no width to fit.

@@ -11,7 +11,7 @@ from xdistil_tf import files
 from xdistil_tf.data import readers
 from xdistil_tf.data.glue import DIAGNOSTIC, GLUE, SUBMISSIONS
 from xdistil_tf.models.folders import Labels
-from xdistil_tf.predict import Predictor
+from xdistil_tf.predict import Predictor, progress_bar
 
 _CHUNK = 4096  # Texts tokenized and sorted by length together.
 
@@ -62,12 +62,12 @@ def write_submission(
             pathlib.Path(task_dir) / split, len(examples), official,
         )  # fmt: skip
     path = pathlib.Path(folder) / f"{file}.tsv"
-    with files.replaced_file(path, "w") as handle:
+    with files.replaced_file(path, "w") as handle, progress_bar(len(examples)) as bar:
         handle.write("index\tprediction\n")
         for start in range(0, len(examples), _CHUNK):
             chunk = examples[start : start + _CHUNK]
             texts_b = [one.text_b for one in chunk] if data.pair else None
-            scores = predictor.scores([one.text for one in chunk], texts_b, batch_size)
+            scores = predictor.scores([one.text for one in chunk], texts_b, batch_size, bar.update)
             for number, row in enumerate(scores, start=start):
                 handle.write(f"{number}\t{_said(row, labels)}\n")
     return path

@@ -166,7 +166,7 @@ def predict_file(
     """
     with contextlib.ExitStack() as stack:
         lines = _lines(stack, input_file)
-        bar = stack.enter_context(_bar(input_file))
+        bar = stack.enter_context(progress_bar(_lines_of(input_file)))
         output = sys.stdout
         if output_file != "-":
             output = stack.enter_context(files.replaced_file(output_file, "w"))
@@ -219,10 +219,15 @@ def _columns(count: int) -> str:
     return "one column" if count == 1 else f"{count} columns"
 
 
-def _bar(path: str) -> tqdm:
-    """A progress bar with the time left, unless standard error is no terminal."""
-    shown, lines = sys.stderr.isatty(), None
-    if shown and pathlib.Path(path).is_file():  # Counting would empty a pipe.
-        with open(path, "rb") as handle:
-            lines = sum(1 for _ in handle)
-    return tqdm(total=lines, desc="predict", unit="text", disable=not shown)
+def progress_bar(texts: int | None) -> tqdm:
+    """A progress bar, with the time left of so many texts, unless standard error is no terminal."""
+    shown = sys.stderr.isatty()
+    return tqdm(total=texts, desc="predict", unit="text", disable=not shown)
+
+
+def _lines_of(path: str) -> int | None:
+    """How many a file has; unknown of a pipe, which counting would empty."""
+    if not (sys.stderr.isatty() and pathlib.Path(path).is_file()):
+        return None
+    with open(path, "rb") as handle:
+        return sum(1 for _ in handle)

@@ -243,7 +243,7 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Differences of the held-out loss from the baseline's, paired by seed; below 0 is better.
 
-    `two_standard_errors` says whether the mean lies below 0 by more than 2 SD / sqrt(n).
+    `two_standard_errors` says whether the mean lies beyond 2 SD / sqrt(n) on either side of 0.
     """
     found = []
     others = {one["seed"]: one for one in groups.get(baseline, ())}
@@ -265,7 +265,7 @@ def compare(
                 "mean": mean,
                 "standard_deviation": deviation,
                 "standard_error": error,
-                "two_standard_errors": error is not None and mean < -2 * error,
+                "two_standard_errors": error is not None and abs(mean) > 2 * error,
                 "reported_split_standard_error": statistics.fmean(
                     one["metrics"]["standard_error"] for one, _ in pairs
                 ),

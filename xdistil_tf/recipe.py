@@ -87,7 +87,16 @@ class Evaluate(Config):
         "objective", description="'objective', 'task', 'macro' (over languages) or a metric's name."
     )
     patience: int | None = pydantic.Field(None, ge=1, description="Evaluations without progress.")
-    every_steps: int | None = pydantic.Field(None, ge=1, description="Default: once an epoch.")
+    every_steps: int | None = pydantic.Field(None, ge=1, description="Instead of every_epochs.")
+    every_epochs: float | None = pydantic.Field(
+        None, gt=0, description="May be a fraction. Default: 1."
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _one_interval(self) -> Evaluate:
+        if self.every_steps is not None and self.every_epochs is not None:
+            raise ValueError("Expected every_steps or every_epochs, not both")
+        return self
 
     @pydantic.field_validator("data")
     @classmethod

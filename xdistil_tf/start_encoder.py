@@ -174,6 +174,11 @@ class EncoderStart:
         wanted, width = self._model.width_projection, self.teacher_width
         if wanted is None:
             return model
+        if not isinstance(model, Encoder):
+            raise ValueError(
+                f"model.width_projection needs an encoder of the BERT family, {self.init_checkpoint} "
+                "is none. Leave it out, or start from another folder."
+            )
         if width is None:
             raise ValueError(
                 "model.width_projection needs the teacher's width. Expected --teacher, or a "

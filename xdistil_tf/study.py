@@ -262,20 +262,31 @@ def _finished_runs(study: Study, path: files.Path) -> dict[str, dict[str, Any]]:
     changes = checkpoints.differences(before, now)
     if changes:
         raise ValueError(f"{path} was made with other recipes: {'; '.join(changes[:3])}.")
-    # An interrupted study has the first of its runs.
-    finished = dict(zip(known.cells(), earlier["runs"], strict=False))
+    finished = {_of_report(one): one for one in earlier["runs"]}
     return {
-        cell: finished[cell]
+        _cell(variant, task, seed): finished[key]
         for variant, task, seed in study.runs()
-        if task in known.tasks and (cell := _cell(variant, task, seed)) in finished
+        if task in known.tasks and (key := _of_run(variant, task, seed)) in finished
     }
+
+
+def _of_run(variant: str | None, task: StudyTask, seed: int) -> tuple:
+    """What tells a run from the others of its study."""
+    labels = (task.labels_per_class, task.labels_per_language)
+    return variant, task_name(task.task), *labels, seed
+
+
+def _of_report(report: Mapping[str, Any]) -> tuple:
+    """The same, of its report; earlier ones have no field of variants or languages."""
+    labels = (report["labels_per_class"], report.get("labels_per_language"))
+    return report.get("variant"), task_name(report["task"]), *labels, report["seed"]
 
 
 def compare(reports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Paired differences over seeds: student against labels only, and what it keeps of its teacher.
 
-    `two_standard_errors` says whether the mean difference exceeds 2 SD / sqrt(n); `retained` is
-    `None` where the other side has 0 at a seed.
+    `two_standard_errors` says whether the mean lies beyond 2 SD / sqrt(n) on either side of 0;
+    `retained` is `None` where the other side has 0 at a seed.
 
     Args:
       reports: Of one task, a seed each.
@@ -295,13 +306,8 @@ def _against_the_first(
     first, variant = next(iter(study.variants), None), group[0].get("variant")
     if variant in (None, first):
         return []
-    labels = ("task", "labels_per_class", "labels_per_language")
-    task = next(
-        one
-        for one in study.tasks
-        if all(getattr(one, name) == group[0].get(name) for name in labels)
-    )
-    others = [reports.get(_cell(first, task, one["seed"])) for one in group]
+    finished = {_of_report(one): one for one in reports.values()}
+    others = [finished.get((first, *_of_report(one)[1:])) for one in group]
     both = [(one, other) for one, other in zip(group, others, strict=True) if other]
     metric = group[0]["metric"]
     values = [other["student"]["metrics"][metric] for _, other in both]
@@ -329,7 +335,7 @@ def _paired(
         "mean": mean,
         "standard_deviation": deviation,
         "standard_error": error,
-        "two_standard_errors": error is not None and mean > 2 * error,
+        "two_standard_errors": error is not None and abs(mean) > 2 * error,
         "reported_split_standard_error": statistics.fmean(
             one["student"]["metrics"]["standard_error"] for one in reports
         ),

@@ -347,8 +347,10 @@ class _StageRun:
             )
 
     def _evaluation_interval(self) -> int:
-        evaluate = self._stage.evaluate
-        return (evaluate and evaluate.every_steps) or self._data.steps_per_epoch
+        evaluate, epoch = self._stage.evaluate, self._data.steps_per_epoch
+        if evaluate is None:
+            return epoch
+        return evaluate.every_steps or max(1, round((evaluate.every_epochs or 1.0) * epoch))
 
     def _evaluate(self) -> None:
         """Scores the current weights; the ones a stage starts from are a candidate, too."""

@@ -9,6 +9,7 @@ from tests.small_task import ENCODER
 from xdistil_tf import recipe
 from xdistil_tf.models.encoder import Encoder
 from xdistil_tf.models.encoder_presets import PRESETS, copied_layers, student_from_layers
+from xdistil_tf.models.projected import ProjectedEncoder
 
 TEACHER = ENCODER | {"num_hidden_layers": 4, "vocab_size": 50}
 HEAD = {"kind": "pretraining", "next_sentence": True}
@@ -28,10 +29,35 @@ def test_recipes_take_the_presets_that_there_are():
     assert set(typing.get_args(literal)) == set(PRESETS)
 
 
-@pytest.mark.parametrize("preset, parameters", [("4x312", 14_350_248), ("6x768", 66_955_008)])
-def test_presets_of_tinybert_have_the_published_number_of_parameters(preset, parameters):
-    model = Encoder(PRESETS[preset] | {"head": {"kind": None, "pooler": "tanh_pooler"}})
-    assert sum(int(np.prod(v.shape)) for v in model.named_variables().values()) == parameters
+def parameters_of(model):
+    return sum(int(np.prod(one.shape)) for one in model.named_variables().values())
+
+
+BASE = PRESETS["6x768"] | {"num_hidden_layers": 12}
+CHINESE = {"vocab_size": 21_128}
+
+
+@pytest.mark.parametrize(
+    "config, encoder, with_head, shared, per_layer",
+    [
+        (BASE, 109_482_240, 109_483_778, None, None),
+        (PRESETS["4x312"], 14_350_248, 14_350_874, 240_384, 1_201_920),
+        (PRESETS["6x768"], 66_955_008, 66_956_546, 590_592, 4_134_144),
+        (PRESETS["6x384"] | {"num_hidden_layers": 4}, 19_164_288, 19_165_058, 295_680, 1_478_400),
+        (PRESETS["4x312"] | CHINESE, 11_419_320, 11_419_946, 240_384, 1_201_920),
+        (PRESETS["6x768"] | CHINESE, 59_740_416, 59_741_954, 590_592, 4_134_144),
+    ],
+)
+def test_models_of_tinybert_have_the_number_of_parameters_of_its_table(
+    config, encoder, with_head, shared, per_layer
+):
+    model = Encoder(config | {"head": {"kind": None, "pooler": "tanh_pooler"}})
+    assert parameters_of(model) == encoder
+    head = {"kind": "classification", "num_labels": 2}
+    assert parameters_of(Encoder(config | {"head": head})) == with_head
+    for sharing, expected in (("shared", shared), ("per_layer", per_layer)):
+        if expected:
+            assert parameters_of(ProjectedEncoder(model, 768, sharing)) - encoder == expected
 
 
 @pytest.mark.parametrize(

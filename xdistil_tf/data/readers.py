@@ -198,7 +198,10 @@ def read_transfer(
 
 
 def read_augmented(
-    patterns: str | Sequence[str], data: TaskData, max_bad_rows: int = 0
+    patterns: str | Sequence[str],
+    data: TaskData,
+    max_bad_rows: int = 0,
+    bad_rows: list[tuple[str, int, str]] | None = None,
 ) -> Iterator[Example]:
     """Yields the rows of augmented files; a row without a label is one whose gold is unknown.
 
@@ -209,6 +212,7 @@ def read_augmented(
         them.
       data: The task that they belong to.
       max_bad_rows: So many damaged rows are left out.
+      bad_rows: A list to which they are added.
 
     Raises:
       FileNotFoundError: If a file or glob matches nothing.
@@ -219,6 +223,8 @@ def read_augmented(
     reader = _Reader(
         Spec(data.task_type, data.pair, columns, headed=True), data.labels, max_bad_rows
     )
+    if bad_rows is not None:
+        reader.bad_rows = bad_rows
     for path in given_files(patterns, "augmented"):
         yield from reader.read(path, "optional", None, empty_is_unknown=True)
 

@@ -175,11 +175,15 @@ def _augmented(
     if options.labels_per_class is not None or options.labels_per_language is not None:
         labelled = frozenset(one.id for one in splits.train)
 
+    damaged: list[tuple[str, int, str]] = []
+
     def read() -> Iterator[readers.Example]:
-        return readers.read_augmented(patterns, data, options.max_bad_rows)
+        damaged.clear()  # They are read twice.
+        return readers.read_augmented(patterns, data, options.max_bad_rows, damaged)
 
     _require_same_train(patterns, data)
-    made = Augmented(read, data.splits["train"], splits, labelled)
+    made = Augmented(read, data.splits["train"], splits, labelled, bool(options.languages))
+    data.bad_rows.extend(damaged)
     for reason, count in made.counts.items():
         splits.counts[f"augmented_{reason}"] = count
     if not len(made):

@@ -46,18 +46,19 @@ class Wordlist:
     """Which pieces of a vocabulary are words, and how they are written.
 
     Attributes:
-      allowed: bool [V], what may be a candidate.
+      allowed: bool [V], what may be a candidate of the masked LM.
+      whole: bool [V], what is a word by itself, and so may be a neighbour of one.
     """
 
     def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary, as_published: bool):
         self._tokenizer = tokenizer
         self._texts: dict[int, str] = {}
+        self.whole = ~vocabulary.continues & ~vocabulary.special
         if as_published:
             self.allowed = np.ones(vocabulary.size, bool)
             return
-        begins = ~vocabulary.continues
         letters = np.array([self.text(number).isalpha() for number in range(vocabulary.size)])
-        self.allowed = begins & ~vocabulary.special & letters
+        self.allowed = self.whole = self.whole & letters
 
     def text(self, token_id: int) -> str:
         """A piece as it is written in a text."""
