@@ -25,17 +25,6 @@ from benchmarks.harness import comparison
 CANDIDATES, ROUNDS, PROBABILITY = 15, 20, 0.4
 
 
-def write_task(source: str, target: pathlib.Path, rows: int, seed: int) -> None:
-    """A task folder with so many sentences of SST-2's train, and its dev."""
-    lines = (pathlib.Path(source) / "train.tsv").read_text(encoding="utf-8").splitlines()
-    order = np.random.default_rng(seed).permutation(len(lines) - 1)[:rows]
-    target.mkdir(parents=True, exist_ok=True)
-    chosen = [lines[0], *(lines[1 + place] for place in order)]
-    (target / "train.tsv").write_text("\n".join(chosen) + "\n", encoding="utf-8")
-    dev = (pathlib.Path(source) / "dev.tsv").read_text(encoding="utf-8")
-    (target / "dev.tsv").write_text(dev, encoding="utf-8")
-
-
 def ours(
     task_dir: str, vocabulary: str, work_dir: str, rows: int, seed: int
 ) -> dict[str, Callable[[], harness.Measured]]:
@@ -46,7 +35,7 @@ def ours(
     from xdistil_tf.models.encoder import Encoder
 
     work = pathlib.Path(work_dir)
-    write_task(task_dir, work / "task", rows, seed)
+    harness.write_sample(task_dir, work / "task", rows, seed)
     tokenizer = load_tokenizer(vocabulary)
     config = {"vocab_size": tokenizer.vocab_size, "head": {"kind": "pretraining"}}
     folders.save_model(Encoder.from_config_dict(config, seed=seed), work / "model")

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from absl import flags, logging
 
 from xdistil_tf import versions
@@ -74,6 +75,17 @@ def minilm_folder() -> str:
       FileNotFoundError: If it is not there.
     """
     return existing(pathlib.Path(FLAGS.minilm), "Run `make minilm`, or set --minilm.")
+
+
+def write_sample(source: str, target: pathlib.Path, rows: int, seed: int) -> None:
+    """A task folder with so many rows of SST-2's train, drawn by the seed, and with its dev."""
+    lines = (pathlib.Path(source) / "train.tsv").read_text(encoding="utf-8").splitlines()
+    order = np.random.default_rng(seed).permutation(len(lines) - 1)[:rows]
+    target.mkdir(parents=True, exist_ok=True)
+    chosen = [lines[0], *(lines[1 + place] for place in order)]
+    (target / "train.tsv").write_text("\n".join(chosen) + "\n", encoding="utf-8")
+    dev = (pathlib.Path(source) / "dev.tsv").read_text(encoding="utf-8")
+    (target / "dev.tsv").write_text(dev, encoding="utf-8")
 
 
 def existing(path: pathlib.Path, cure: str) -> str:

@@ -39,7 +39,7 @@ PADDINGS = {"padded_32": 32, "dynamic": None}
 
 
 def _models(minilm: str, precision: str, vocabulary: int, seed: int) -> dict:
-    from xdistil_tf.models import bilstm, encoder, pretrained
+    from xdistil_tf.models import bilstm, encoder, layers, pretrained
 
     head = {"kind": "classification", "num_labels": 2}
     models = {
@@ -57,7 +57,7 @@ def _models(minilm: str, precision: str, vocabulary: int, seed: int) -> dict:
             "num_labels": 2,
         }
         models[f"student_{dim}_{units}"] = bilstm.BiLSTM.from_config_dict(config, precision, seed)
-    return models
+    return {name: layers.only_run(model) for name, model in models.items()}
 
 
 def paths(

@@ -137,13 +137,13 @@ def predictors(
 ) -> Cases:
     """The path of `predict` in bfloat16."""
     from xdistil_tf.data.tokenization import load_tokenizer
-    from xdistil_tf.models import pretrained
+    from xdistil_tf.models import folders
 
     del seed
     tokenizer = load_tokenizer(vocabulary)
     paths = {
         name: text_to_labels.TextToLabels(
-            pretrained.load_encoder(str(_folder(work_dir, name)), precision="bfloat16"), tokenizer
+            folders.load_model(_folder(work_dir, name), "bfloat16", only_run=True), tokenizer
         )
         for name in MODELS
     }

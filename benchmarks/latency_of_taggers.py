@@ -41,7 +41,7 @@ Cases = dict[str, Callable[[], harness.Measured]]
 
 
 def _models(minilm: str, precision: str, vocabulary: int, seed: int) -> dict:
-    from xdistil_tf.models import bilstm, encoder, pretrained
+    from xdistil_tf.models import bilstm, encoder, layers, pretrained
 
     head = {"kind": "tagging", "num_labels": len(TAGS)}
     models = {
@@ -60,7 +60,7 @@ def _models(minilm: str, precision: str, vocabulary: int, seed: int) -> dict:
             "num_labels": len(TAGS),
         }
         models[_name(dim, units)] = bilstm.BiLSTM.from_config_dict(config, precision, seed)
-    return models
+    return {name: layers.only_run(model) for name, model in models.items()}
 
 
 def _name(dim: int, units: int) -> str:

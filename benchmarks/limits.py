@@ -26,7 +26,7 @@ from absl import app, flags
 
 from benchmarks import harness, tinybert_stage1
 from xdistil_tf import losses, optimizers, recipe
-from xdistil_tf.models import pretrained
+from xdistil_tf.models import layers, pretrained
 from xdistil_tf.models.bilstm import BiLSTM
 from xdistil_tf.models.encoder import Encoder
 from xdistil_tf.models.encoder_presets import PRESETS
@@ -298,7 +298,7 @@ def intermediate(precision: str) -> list[list[str]]:
     """TinyBERT's intermediate stage with its teacher in the step, both of random weights."""
     sizes = tinybert_stage1.STUDENT | {"vocab_size": VOCABULARY}
     config = tinybert_stage1.TEACHER | {"vocab_size": VOCABULARY}
-    teacher = LiveTeacher(Encoder.from_config_dict(config, precision))
+    teacher = LiveTeacher(layers.only_run(Encoder.from_config_dict(config, precision)))
     student = ProjectedEncoder(Encoder.from_config_dict(sizes, precision), config["hidden_size"])
     student.initialise_part(PART, 1)
     terms = tinybert_stage1.terms("intermediate")

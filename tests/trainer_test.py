@@ -306,7 +306,7 @@ def test_a_stage_is_scored_each_fraction_of_an_epoch(tmp_path, monkeypatch, frac
 
     monkeypatch.setattr(trainer._StageRun, "_evaluate", spied)
     stage = {"evaluate": {"data": "heldout", "keep_best": "accuracy", "every_epochs": fraction}}
-    train(tmp_path, evaluator=best_of([0.5] * 9), steps=3, **stage)
+    train(tmp_path, evaluator=best_of([0.5] * 9), epochs=1, **stage)
     assert steps == expected
 
 

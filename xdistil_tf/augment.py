@@ -311,7 +311,7 @@ def _load_masked_lm(folder: str, tokenizer: Tokenizer, precision: str):
     Raises:
       ValueError: If it has no masked-LM head, or fewer words than the tokenizer.
     """
-    model = folders.load_model(folder, precision)
+    model = folders.load_model(folder, precision, only_run=True)
     if "masked_lm_logits" not in model.available:
         raise ValueError(
             f"{folder} has no masked-LM head to ask. Expected a model pretrained by masked "

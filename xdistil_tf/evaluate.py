@@ -368,7 +368,7 @@ class EvaluatedModel:
         judge: Judge | None,
         examples: Sequence[Example] = (),
     ) -> dict[str, Any]:
-        model = folders.load_model(self._folder, self._precision)
+        model = folders.load_model(self._folder, self._precision, only_run=True)
         predictions = predict_records(logits_function(model), records, task, self._batch_size)
         judged = judge(predictions, task, examples) if judge else {}
         return {

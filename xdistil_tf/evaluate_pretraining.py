@@ -81,7 +81,7 @@ def evaluate_pretraining(
 
 def _model(folder: str, role: str, bound: BoundData, batches: Batches, precision: str):
     preflight.check_model(folder, role, bound.tokenizer, None, bound.longest)
-    model = folders.load_model(folder, precision)
+    model = folders.load_model(folder, precision, only_run=True)
     if "masked_lm_logits" not in model.available:
         raise ValueError(
             f"{folder} has no masked-LM head to score. Expected a model pretrained by "

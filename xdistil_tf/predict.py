@@ -45,7 +45,7 @@ class Predictor:
             )
         self._tokenizer: Tokenizer = load_tokenizer(folder)
         self._max_length = files.read_json(pathlib.Path(folder) / "xdistil.json")["max_seq_length"]
-        self._logits = logits_function(folders.load_model(folder, precision))
+        self._logits = logits_function(folders.load_model(folder, precision, only_run=True))
 
     @functools.cached_property
     def tagger(self) -> predict_tags.Tagger:

@@ -176,8 +176,8 @@ class EncoderStart:
             return model
         if not isinstance(model, Encoder):
             raise ValueError(
-                f"model.width_projection needs an encoder of the BERT family, {self.init_checkpoint} "
-                "is none. Leave it out, or start from another folder."
+                "model.width_projection needs an encoder of the BERT family. Received: "
+                f"{self.init_checkpoint}. Leave it out, or start from another folder."
             )
         if width is None:
             raise ValueError(

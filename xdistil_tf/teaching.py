@@ -35,7 +35,8 @@ def load_teacher(
       FileNotFoundError, ValueError: If the folder holds no complete model, no such layer, or not
         as many words.
     """
-    return LiveTeacher(folders.load_model(folder, precision), layer, tagging, top_k, temperatures)
+    model = folders.load_model(folder, precision, only_run=True)
+    return LiveTeacher(model, layer, tagging, top_k, temperatures)
 
 
 def cache_spec(

@@ -3,10 +3,12 @@
 import json
 import pathlib
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.small_task import encoder_folder
-from xdistil_tf.models import folders
+from xdistil_tf.models import folders, layers
 
 pytest_plugins = ["tests.small_task"]
 
@@ -47,3 +49,19 @@ def test_the_longest_input_follows_the_family(small, trained):
     roberta = {"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}
     assert folders.longest_input(bert) == folders.longest_input(roberta) == 512
     assert folders.longest_input(folders.read_config(folders.find(str(trained)))) is None
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "mixed_float16", "float32"])
+@pytest.mark.parametrize("kind", ["encoder", "bilstm"])
+def test_a_model_that_is_only_run_answers_the_same_without_casts(small, trained, kind, precision):
+    folder = folders.find(str(trained)) if kind == "bilstm" else small.teacher
+    features = {
+        "input_ids": tf.constant([[2, 7, 9, 3], [2, 8, 3, 0]]),
+        "input_mask": tf.constant([[1, 1, 1, 1], [1, 1, 1, 0]]),
+    }
+    plain, kept = (folders.load_model(folder, precision, only_run=one) for one in (False, True))
+    one, other = (model(features, request={"logits": None})["logits"] for model in (plain, kept))
+    np.testing.assert_array_equal(one, other)
+    dense = [one for one in kept.submodules if isinstance(one, layers.Dense)]
+    assert all(one.kernel.dtype.name == one.compute_dtype for one in dense)
+    assert precision.removeprefix("mixed_") in {one.kernel.dtype.name for one in dense}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from xdistil_tf import files, model_places
-from xdistil_tf.models import bilstm, encoder_config, foreign, pretrained, projected
+from xdistil_tf.models import bilstm, encoder_config, foreign, layers, pretrained, projected
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,18 +54,26 @@ def find(path: str) -> str:
     return pretrained.resolve_folder(path)
 
 
-def load_model(folder: files.Path, precision: str = "float32"):
+def load_model(folder: files.Path, precision: str = "float32", only_run: bool = False):
     """Loads a model folder of any kind.
+
+    Args:
+      folder: The folder.
+      precision: Of the arithmetic.
+      only_run: Whether the model is neither trained nor saved: its kernels are then kept in that
+        precision, half as large, and no pass has to cast them.
 
     Raises:
       FileNotFoundError: If the folder holds no model.
       ValueError: If a weight is missing, superfluous or has another shape.
     """
     if is_bilstm(folder):
-        return bilstm.load_bilstm(folder, precision=precision)
-    if is_foreign(folder):
-        return foreign.load_foreign(folder)
-    return pretrained.load_encoder(str(folder), precision=precision)
+        model = bilstm.load_bilstm(folder, precision=precision)
+    elif is_foreign(folder):
+        model = foreign.load_foreign(folder)
+    else:
+        model = pretrained.load_encoder(str(folder), precision=precision)
+    return layers.only_run(model) if only_run else model
 
 
 def save_model(model, folder: files.Path, labels: Sequence[str] | None = None) -> None:

@@ -1,7 +1,8 @@
 """Building blocks of the transformer encoder, written for speed on CPU.
 
 Weights are float32 and created by the constructors; each use casts them once
-to the compute type of the layer's policy. Blocks take `[batch * tokens, width]`
+to the compute type of the layer's policy, unless the model is only run
+(`only_run`). Blocks take `[batch * tokens, width]`
 matrices where they can: one large matrix product beats many small ones.
 """
 
@@ -143,6 +144,23 @@ class Dense(_Layer):
         if training and self.activation is tf.nn.gelu:
             return kernels.gelu(outputs)
         return self.activation(outputs) if self.activation else outputs
+
+    def keep_cast(self) -> None:
+        """Keeps the kernel in the compute type."""
+        if self.compute_dtype != self.kernel.dtype.name:
+            cast = tf.cast(self.kernel, self.compute_dtype)
+            self.kernel = tf.Variable(cast, trainable=False, name=f"{self.path}/kernel")
+
+
+def only_run(model: tf.Module) -> tf.Module:
+    """The model itself, its kernels kept in its compute type: no pass has to cast them.
+
+    Outputs stay the same bit for bit. It can be neither trained nor saved any more.
+    """
+    for layer in model.submodules:
+        if isinstance(layer, Dense):
+            layer.keep_cast()
+    return model
 
 
 class LayerNorm(_Layer):
