@@ -43,7 +43,7 @@ def model_folder(folder: str, vocabulary: str, seed: int) -> dict[str, Callable[
         folders.save_model(model, folder, TAGS)
         tokenizer.save(folder)
         folders.write_labels(
-            folder, folders.Labels("tagging", TAGS, metric="f1", pair=False, task="ner")
+            folder, folders.Labels("tagging", TAGS, metric="span_f1", pair=False, task="ner")
         )
         files.write_json(pathlib.Path(folder) / "xdistil.json", {"max_seq_length": MAX_LENGTH})
         return 1

@@ -45,19 +45,23 @@ def main(_) -> None:
     files.require_folder(FLAGS.model_dir, "a model, run or distill folder")
     if not FLAGS.task_dir and not FLAGS.records:
         FLAGS.records = evaluate.own_records(FLAGS.model_dir, FLAGS.split)
+    evaluate_tags.check_files(FLAGS.errors_file, FLAGS.plot_file, bool(FLAGS.task_dir))
     result = _scored()
     logging.info("%s, %d examples: %s", result["split"], result["examples"], _figures(result))
     if "teacher" in result:
         logging.info("Teacher: %s", _figures(result["teacher"]))
-    evaluate_tags.show(result, FLAGS.by_language, FLAGS.plot_file)
     if FLAGS.output_json:
         files.write_json(FLAGS.output_json, result)
         logging.info("The figures are in %s.", FLAGS.output_json)
+    evaluate_tags.show(result, FLAGS.by_language, FLAGS.plot_file)
 
 
 def _scored() -> dict:
     pretraining = FLAGS.records and evaluate_pretraining.is_pretraining(FLAGS.records)
     if pretraining:
+        tasks_only = ("by_language", "plot_file", "errors_file", "languages")
+        if wrong := [f"--{name}" for name in tasks_only if FLAGS[name].value]:
+            raise ValueError(f"{FLAGS.records} has no task. Leave out {', '.join(wrong)}.")
         return evaluate_pretraining.evaluate_pretraining(
             FLAGS.model_dir, FLAGS.records, FLAGS.teacher, FLAGS.precision, FLAGS.batch_size or 32
         )
@@ -76,7 +80,7 @@ def _figures(result: dict) -> str:
 def _on_task(model_dir: str, judge: evaluate.Judge | None) -> dict:
     model = evaluate.EvaluatedModel(model_dir, FLAGS.precision, FLAGS.batch_size or 128)
     if FLAGS.records:
-        return model.on_records(FLAGS.records, judge)
+        return model.on_records(FLAGS.records, judge, FLAGS.languages)
     return model.on_task(
         FLAGS.task_dir,
         FLAGS.task if FLAGS["task"].present else None,

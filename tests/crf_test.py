@@ -94,3 +94,15 @@ def test_gradients_are_finite_and_pass_over_what_is_no_word(potentials):
     assert np.isfinite(gradient).all()
     np.testing.assert_array_equal(gradient[~WORDS], 0)
     assert np.abs(gradient[WORDS]).max() > 0.01
+
+
+def test_where_there_is_no_word_marginals_are_zero_and_labels_may_be_anything(potentials):
+    found = crf.log_marginals(potentials, tf.constant(WORDS)).numpy()
+    np.testing.assert_array_equal(found[~WORDS], 0)
+    weights = tf.cast(WORDS, tf.float32)
+    known = tf.zeros(WORDS.shape, tf.int32)
+    unknown = tf.where(tf.constant(WORDS), known, -100)
+    np.testing.assert_array_equal(
+        crf.negative_log_likelihood(known, potentials, weights=weights),
+        crf.negative_log_likelihood(unknown, potentials, weights=weights),
+    )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.small_task import BILSTM, OPTIONS, encoder_folder, stage, student_recipe
-from xdistil_tf import cache, files, joined_cache, recipe, teaching
+from xdistil_tf import cache, files, joined_cache, recipe, several_teachers, teaching
 from xdistil_tf.data import readers, synthetic, windows
 from xdistil_tf.data.task_records import Options, create_task_records
 from xdistil_tf.data.tokenization import load_tokenizer
@@ -127,6 +127,54 @@ def test_a_joined_cache_is_kept_and_refuses_others(tagged, other, tmp_path, monk
         join(tagged, [source], tmp_path / "cache", Weights((2.0,)))
 
 
+def test_rows_of_records_that_changed_are_joined_again(tagged, other, tmp_path):
+    made, sets = cached(other, tmp_path / "cache_1")
+    source = Source(made, sets, False)
+    arguments = (tagged, [source], tmp_path / "cache", Weights((1.0,)))
+    join(*arguments)
+    info = files.read_json(tmp_path / "cache" / "cache.json")
+    info["records"] = {
+        name: "others" if name.startswith("heldout") else known
+        for name, known in info["records"].items()
+    }
+    files.write_json(tmp_path / "cache" / "cache.json", info)
+
+    def times(name):
+        return {one.name: one.stat().st_mtime_ns for one in (tmp_path / "cache").glob(f"{name}-*")}
+
+    before = times("transfer"), times("heldout")
+    join(*arguments)
+    after = times("transfer"), times("heldout")
+    assert before[0] == after[0] and before[0]
+    assert before[1].keys() == after[1].keys()
+    assert all(after[1][name] > time for name, time in before[1].items())
+
+
+def test_a_joined_cache_has_the_precision_of_its_sources(tagged, tmp_path):
+    teacher = teaching.load_teacher(tagged.teacher, -1, True)
+    spec = teaching.cache_spec(
+        tagged.teacher, teacher, {"logits": None}, "bfloat16", tagged.tokenizer.fingerprint
+    )
+    sets = {"heldout": tagged.records("heldout")}
+    made = cache.write_cache(teacher, spec, list(sets.values()), tmp_path / "cache_1", "tagging")
+    source, weights = Source(made, sets, True), Weights((1.0,))
+    identity = joined_cache.joined_identity(
+        {"logits": None}, [source], weights, tagged.tokenizer.fingerprint, tagged.info.labels
+    )
+    joined = write_joined_cache([source], weights, sets, tmp_path / "cache", identity)
+    names = {"logits": None}
+    assert joined.readers(names, sets["heldout"])["teacher/logits"].precision == "bfloat16"
+
+
+def test_a_word_is_read_where_it_is_farthest_from_a_border():
+    # One sentence of seven words in three windows; words 2 to 5 stand in two of them.
+    words = np.array([[-1, 0, 1, 2, 3, 3, -1], [-1, 2, 3, 4, 5, -1, -1], [-1, 4, 4, 5, 6, -1, -1]])
+    before = np.pad(words[:, :-1], [(0, 0), (1, 0)], constant_values=-1)
+    begins = (words >= 0) & (words != before)
+    found = joined_cache._best_places([0, 1, 2], words, begins)
+    assert found == {0: (0, 1), 1: (0, 2), 2: (0, 3), 3: (1, 2), 4: (1, 3), 5: (2, 3), 6: (2, 4)}
+
+
 def test_a_missing_sentence_is_named(tagged, other, tmp_path):
     made, sets = cached(other, tmp_path / "cache_1")
     mixed = {"transfer": sets["heldout"], "heldout": sets["transfer"]}
@@ -191,7 +239,9 @@ def test_two_teachers_teach_one_student(tagged, other, tmp_path):
     assert report["teacher"]["parameters"] == sum(sizes)
 
 
-def test_what_other_ids_do_not_allow_is_refused(tagged, other, tmp_path):
+def test_what_other_ids_do_not_allow_is_refused(tagged, other, tmp_path, monkeypatch):
+    """Before the first teacher learns."""
+    monkeypatch.setattr(several_teachers, "_teacher", None)
     pieces = student_recipe(stage(), max_seq_length=16)
     tokenizer = str(tagged.root / "tokenizer")
 
@@ -200,14 +250,15 @@ def test_what_other_ids_do_not_allow_is_refused(tagged, other, tmp_path):
         with pytest.raises(ValueError, match=message):
             distill(job(tagged, tmp_path / message[:9], config, **fields), options=OPTIONS)
 
-    refused(pieces, "joined by word.*Set at: word")
+    refused(pieces, "compares all pieces.*Set at: word")
     refused(words_recipe(teacher={"mode": "live"}), "Expected a recipe with teacher.mode: cached")
     hidden = stage(
         objective=[{"loss": "mean_squared_error", "output": "hidden", "layers": [[1, 1]]}]
     )
     refused(student_recipe(hidden, max_seq_length=16), "compares 'hidden'")
     embedded = BILSTM | {"embedding": {"source": "teacher", "dim": 8}}
-    refused(words_recipe(model=embedded), "Expected --teacher, or --set model.embedding.source")
+    refused(words_recipe(model=embedded), "another tokenizer. Expected source: random")
+    refused(words_recipe(), "names sv, which the task does not have", teacher_weights="1;sv:2")
 
 
 @pytest.mark.parametrize(

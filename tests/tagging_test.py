@@ -11,7 +11,15 @@ import tensorflow as tf
 
 from tests.small_tags import SENTENCES, TAGS, write_tagged
 from tests.small_task import BILSTM, OPTIONS, stage, student_recipe
-from xdistil_tf import checkpoints, evaluate, evaluate_tags, files, predict_tags, tag_decoding
+from xdistil_tf import (
+    checkpoints,
+    evaluate,
+    evaluate_tags,
+    files,
+    predict_tags,
+    report,
+    tag_decoding,
+)
 from xdistil_tf.data import language_draw, readers
 from xdistil_tf.data.task_records import Options, create_task_records
 from xdistil_tf.evaluate import EvaluatedModel
@@ -141,6 +149,26 @@ def test_what_goes_wrong_is_told_by_type_word_and_span(tagged, tagger, call, tmp
     assert [line.split()[0] for line in table.splitlines()] == ["language", "en", "sw", "mean"]
 
 
+def test_flags_of_evaluate_that_do_not_fit_are_told_before_anything_is_scored(
+    tagged, tagger, call, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(evaluate.EvaluatedModel, "_scored", None)
+    records = (f"--model_dir={tagger}", f"--records={tagged.info.pattern('dev')}")
+    code, line = call("evaluate", *records, f"--errors_file={tmp_path / 'e.tsv'}")
+    assert code == 1 and "Expected --task_dir instead of --records" in line
+    code, line = call("evaluate", *records, f"--plot_file={tmp_path / 'f1.bmp'}")
+    assert code == 1 and "to end in .png, .svg or .pdf" in line
+
+
+def test_records_are_scored_in_some_languages(tagged, tagger):
+    model, pattern = EvaluatedModel(str(tagger)), tagged.info.pattern("dev")
+    every, some = model.on_records(pattern), model.on_records(pattern, languages=["sw"])
+    assert some["metrics"]["span_f1"] == every["by_language"]["languages"]["sw"]["span_f1"]
+    assert some["examples"] < every["examples"]
+    with pytest.raises(ValueError, match="No example is of fr. Expected some of en, sw"):
+        model.on_records(pattern, languages=["fr"])
+
+
 def test_few_labels_are_drawn_of_each_language(tagged, tmp_path):
     options = Options(max_seq_length=16, heldout_rows=4, num_shards=1, labels_per_language=10)
     info = create_task_records(
@@ -231,6 +259,45 @@ def test_a_crf_decodes_whole_sentences(tagged, crf_run):
     for place, tag in enumerate(best):
         own = sum(np.exp(value) for one, value in every.items() if one[place] == tag)
         assert probabilities[place] == pytest.approx(own / total, rel=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["live", "cached"])
+def test_a_crf_may_learn_the_marginals_of_a_teacher_with_one(tagged, crf_run, tmp_path, mode):
+    terms = [{"loss": "soft_cross_entropy", "output": "marginals", "at": "word"}]
+    config = student_recipe(
+        stage(objective=terms), model=BILSTM | {"crf": True}, max_seq_length=16,
+        teacher={"layer": -1, "mode": mode},
+    )  # fmt: skip
+    teacher = folders.find(str(crf_run))
+    made = run(config, tagged.data(), tmp_path / "run", teacher=teacher, options=OPTIONS)
+    (first,) = made["stages"]
+    assert np.isfinite(first["loss"]) and first["outputs"] == ["marginals"]
+
+
+def test_the_chain_of_a_crf_is_that_of_words_whatever_pieces_have_labels(tagged):
+    from xdistil_tf import recipe
+    from xdistil_tf.objective import Objective
+
+    available = {"logits": None, "potentials": None, "marginals": None}
+    objective = Objective([recipe.Term(loss="task")], "tagging", available)
+    features = {
+        "example_weights": tf.ones([1]),
+        "label_weights": tf.constant([[0.0, 1, 1, 1, 0]]),
+        "label_ids": tf.constant([[0, 1, 2, 0, 0]]),
+        "word_index": tf.constant([[-1, 0, 0, 1, -1]]),
+    }
+    assert [float(one) for one in objective.denominators(features).values()] == [2.0]
+
+
+def test_one_joined_teacher_is_scored_with_its_crf(tagged, crf_run):
+    teacher = folders.find(str(crf_run))
+    alone, two = (
+        report._Said(report.Joined(None, [(teacher, tagged.info)] * count)) for count in (1, 2)
+    )
+    emissions = [np.zeros((3, len(TAGS)), np.float32)]
+    expected = tag_decoding.decoder_of(folders.load_model(teacher))(emissions)[0]
+    np.testing.assert_allclose(alone.decode(emissions)[0][1], expected[1])
+    assert alone.decode is not two.decode is tag_decoding.most_probable
 
 
 def test_permuted_tags_keep_their_transitions(tagged, crf_run, tmp_path):

@@ -67,13 +67,17 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list
             ", ".join(filter(None, [row["task"], row.get("variant"), row["difference"]])),
             " ".join(f"{one:+.4f}" for one in row["per_seed"]),
             f"{row['mean']:+.4f}",
-            None if row["standard_error"] is None else f"{2 * row['standard_error']:.4f}",
+            _four_places(row["standard_error"] and 2 * row["standard_error"]),
             "yes" if row["two_standard_errors"] else "no",
-            f"{row['reported_split_standard_error']:.4f}",
+            _four_places(row["reported_split_standard_error"]),
             None if row["retained"] is None else f"{row['retained']:.1%}",
         ]
         for row in rows
     ]
+
+
+def _four_places(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4f}"
 
 
 def comparisons(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:

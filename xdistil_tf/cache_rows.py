@@ -24,6 +24,8 @@ def row_shapes(model, request: outputs.Request, task_type: str | None) -> dict[s
     }
     if any("P" in outputs.OUTPUTS[key].axes for key in request):
         probe["masked_lm_positions"] = tf.zeros([1, 1], tf.int32)
+    if "marginals" in request:
+        probe["word_index"] = tf.constant([[-1, 0]])
     given = model(probe, request)
     shapes = {}
     for key, layers in request.items():

@@ -45,11 +45,12 @@ def log_marginals(potentials: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
       words: bool `[B, T]`, which positions are words.
 
     Returns:
-      `[B, T, C]`; anything where there is no word.
+      `[B, T, C]`; 0 where there is no word.
     """
     alphas, betas = _forward(potentials, words), _backward(potentials, words)
     total = tf.reduce_logsumexp(alphas[-1], -1)  # [B]
-    return tf.transpose((alphas + betas)[..., :-1], [1, 0, 2]) - total[:, tf.newaxis, tf.newaxis]
+    found = tf.transpose((alphas + betas)[..., :-1], [1, 0, 2]) - total[:, tf.newaxis, tf.newaxis]
+    return tf.where(words[..., tf.newaxis], found, 0.0)
 
 
 def best_tags(potentials: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
@@ -98,7 +99,7 @@ def negative_log_likelihood(labels, potentials, *, weights) -> tf.Tensor:
       Nats per position, `[B, T]`, 0 where there is no word.
     """
     words = weights > 0
-    labels = tf.cast(labels, tf.int32)
+    labels = tf.where(words, tf.cast(labels, tf.int32), 0)  # An index that there is.
     potentials = _of_words(tf.cast(potentials, tf.float32), words)
     alphas = _forward(potentials, words)
     totals = tf.reduce_logsumexp(alphas, -1)  # [T, B]

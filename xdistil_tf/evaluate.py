@@ -86,6 +86,21 @@ class Predictions:
         rows = ([rows[i] for i in order] for rows in (self.ids, self.languages, self.scores))
         return Predictions(*rows, [self.gold[i] for i in order], self.decode)
 
+    def of_languages(self, languages: Sequence[str]) -> Predictions:
+        """Those of some languages.
+
+        Raises:
+          ValueError: If there are none.
+        """
+        chosen = [i for i, one in enumerate(self.languages) if one in languages]
+        if not chosen:
+            raise ValueError(
+                f"No example is of {', '.join(languages)}. Expected some of "
+                f"{', '.join(sorted(set(self.languages)))}."
+            )
+        columns = (self.ids, self.languages, self.scores, self.gold)
+        return Predictions(*([rows[i] for i in chosen] for rows in columns), self.decode)
+
     def metrics(self, task: TaskInfo) -> dict[str, float]:
         """The task's metrics, the primary one under its name with `standard_error`."""
         gold, predicted = self.comparable(task)
@@ -343,8 +358,10 @@ class EvaluatedModel:
             records = RecordSet(info.pattern(split))
             return self._scored(records, info, split, judge, data.splits[split])
 
-    def on_records(self, pattern: str, judge: Judge | None = None) -> dict[str, Any]:
-        """Scores records, which must be of the same tokenizer and labels; `judge` as above."""
+    def on_records(
+        self, pattern: str, judge: Judge | None = None, languages: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Scores records, which must be of the same tokenizer and labels; all else as above."""
         records = RecordSet(pattern)
         info = load_task_info(records.paths[0].parent)
         differences = check_same_vocabulary(
@@ -358,7 +375,8 @@ class EvaluatedModel:
             raise ValueError(
                 f"{info.folder} has the labels {info.labels}. Expected {self._labels.labels}."
             )
-        return self._scored(records, info, records.paths[0].stem.rsplit("-", 3)[0], judge)
+        split = records.paths[0].stem.rsplit("-", 3)[0]
+        return self._scored(records, info, split, judge, languages=languages)
 
     def _scored(
         self,
@@ -367,9 +385,12 @@ class EvaluatedModel:
         split: str,
         judge: Judge | None,
         examples: Sequence[Example] = (),
+        languages: Sequence[str] = (),
     ) -> dict[str, Any]:
         model = folders.load_model(self._folder, self._precision, only_run=True)
         predictions = predict_records(logits_function(model), records, task, self._batch_size)
+        if languages:
+            predictions = predictions.of_languages(languages)
         judged = judge(predictions, task, examples) if judge else {}
         return {
             "model": str(self._folder),

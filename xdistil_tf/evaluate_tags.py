@@ -17,11 +17,26 @@ from xdistil_tf.metrics import spans
 HEADER = ("id", "language", "kind", "gold", "predicted", "words")
 
 
+def check_files(
+    errors_file: files.Path | None, plot_file: files.Path | None, with_texts: bool
+) -> None:
+    """Refuses before anything is scored what could not be written afterwards.
+
+    Raises:
+      ImportError: If matplotlib is wanted and not installed; says how to get it.
+      ValueError: If words are wanted of records, or a picture of another kind.
+    """
+    if errors_file and not with_texts:
+        raise ValueError("--errors_file shows words. Expected --task_dir instead of --records.")
+    if plot_file:
+        _figure_class(plot_file)
+
+
 def judge(errors_file: files.Path | None = None) -> Judge:
     """What `EvaluatedModel` asks for more figures: `details`, and the errors in a file.
 
     Raises:
-      ValueError: When asked, if the file is wanted of another task, or where words are unknown.
+      ValueError: When asked, if the file is wanted of another task.
     """
 
     def of_tags(
@@ -31,8 +46,6 @@ def judge(errors_file: files.Path | None = None) -> Judge:
             if errors_file:
                 raise ValueError("--errors_file lists the spans of a tagging model. Leave it out.")
             return {}
-        if errors_file and not examples:
-            raise ValueError("--errors_file shows words. Expected --task_dir instead of --records.")
         if errors_file:
             count = write_errors(errors_file, predictions, task, examples)
             logging.info("%d wrong spans are in %s.", count, errors_file)
@@ -118,6 +131,19 @@ def language_table(result: Mapping[str, Any]) -> str:
     )
 
 
+def _figure_class(path: files.Path):
+    """Matplotlib's, if it can draw such a file."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "--plot_file needs matplotlib. Install it with: pip install 'xdistil_tf[plot]'."
+        ) from error
+    if pathlib.Path(path).suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"Expected --plot_file to end in .png, .svg or .pdf. Received: {path}.")
+    return Figure
+
+
 def plot_languages(path: files.Path, result: Mapping[str, Any]) -> None:
     """Draws the metric of each language as bars, the teacher's behind them; PNG, SVG or PDF.
 
@@ -125,20 +151,12 @@ def plot_languages(path: files.Path, result: Mapping[str, Any]) -> None:
       ImportError: If matplotlib is not installed; says how to get it.
       ValueError: If the file has another ending.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "--plot_file needs matplotlib. Install it with: pip install 'xdistil_tf[plot]'."
-        ) from error
-    kind = pathlib.Path(path).suffix.lstrip(".")
-    if kind not in ("png", "svg", "pdf"):
-        raise ValueError(f"Expected --plot_file to end in .png, .svg or .pdf. Received: {path}.")
+    figure_class = _figure_class(path)
     metric, languages = result["metric"], list(_languages(result))
     series = {"student" if "teacher" in result else "model": result}
     if "teacher" in result:
         series["teacher"] = result["teacher"]
-    figure = Figure(figsize=(max(4.0, 1.0 + 0.7 * len(languages)), 3.2), layout="constrained")
+    figure = figure_class(figsize=(max(4.0, 1.0 + 0.7 * len(languages)), 3.2), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(series)
     for place, (name, one) in enumerate(series.items()):
@@ -152,7 +170,7 @@ def plot_languages(path: files.Path, result: Mapping[str, Any]) -> None:
     axes.set_axisbelow(True)
     axes.legend(loc="lower right")
     with files.replaced_file(path) as handle:
-        figure.savefig(handle, format=kind, dpi=150)
+        figure.savefig(handle, format=pathlib.Path(path).suffix[1:], dpi=150)
 
 
 def _languages(result: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:

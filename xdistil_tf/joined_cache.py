@@ -113,11 +113,16 @@ def parse_weights(text: str | None, count: int) -> Weights:
     return Weights(usual, by_language)
 
 
-def demanded(config: recipe.Recipe) -> dict[str, None]:
+def demanded(config: recipe.Recipe, by_word: bool = False) -> dict[str, None]:
     """What a recipe's stages ask of a teacher, as far as other ids allow it.
 
+    Args:
+      config: The recipe.
+      by_word: Whether answers are joined word by word, of which further pieces know nothing.
+
     Raises:
-      ValueError: If a term compares what only equal ids have; names it.
+      ValueError: If a term compares what only equal ids have, or all pieces where words alone are
+        known; names it.
     """
     wanted: dict[str, None] = {}
     for stage in config.stages:
@@ -132,6 +137,11 @@ def demanded(config: recipe.Recipe) -> dict[str, None]:
                         f"with another tokenizer, do not share. Expected one of {list(JOINABLE)}."
                     )
                 wanted[name] = None
+            if by_word and term.target == "teacher" and term.loss != "task" and term.at != "word":
+                raise ValueError(
+                    f"Stage {stage.name!r} compares all pieces, and a teacher with another "
+                    "tokenizer is compared word by word. Set at: word for its terms."
+                )
     if not wanted:
         raise ValueError("The recipe compares nothing with a teacher. Give one teacher, or none.")
     return wanted
@@ -177,6 +187,8 @@ def write_joined_cache(
         if earlier["finished"] and earlier["records"] == known:
             logging.info("%s is complete already.", folder)
             return TeacherCache(folder)
+        # Before the new records are written down: a stop in between must not vouch for them.
+        _remove_rows(folder, [n for n, one in earlier["records"].items() if known.get(n) != one])
     files.write_json(path, info)
     began = time.perf_counter()
     answers = {
@@ -185,7 +197,7 @@ def write_joined_cache(
     }
     rows = _common_rows(answers)
     for number, (split, shard) in enumerate(shards, start=1):
-        _join_shard(answers[split], weights, shard, folder, rows)
+        _join_shard(answers[split], weights, shard, folder, rows, identity["precision"])
         if interruption is not None and interruption.requested:
             raise Interrupted(f"Stopped after joining {number} of {len(shards)} files.")
     made = [
@@ -206,6 +218,13 @@ def write_joined_cache(
     return TeacherCache(folder)
 
 
+def _remove_rows(folder: pathlib.Path, shards: Sequence[str]) -> None:
+    """Of shards whose records are others now."""
+    for shard in shards:
+        for path in folder.glob(f"{shard}.*"):
+            path.unlink()
+
+
 def _common_rows(answers: Mapping[str, Sequence[_Answers]]) -> dict[str, RowShape]:
     """The rows that all sources have."""
     every = [one.rows for some in answers.values() for one in some]
@@ -224,12 +243,13 @@ def _join_shard(
     shard: RecordSet,
     folder: pathlib.Path,
     rows: Mapping[str, RowShape],
+    precision: str,
 ) -> None:
     stems = {name: sidecar_stem(folder, shard.paths[0], name) for name in rows}
     if all(sidecar_paths(stem)[1].is_file() for stem in stems.values()):
         return
     for name, row in rows.items():
-        with SidecarWriter(stems[name], row.kind, row.shape) as writer:
+        with SidecarWriter(stems[name], row.kind, row.shape, precision) as writer:
             for start in range(0, len(shard), _CHUNK):
                 numbers = np.arange(start, min(start + _CHUNK, len(shard)))
                 part = _Part.of(shard, numbers)
@@ -362,7 +382,7 @@ def joined_identity(
         "request": {key: None for key in request},
         "layer": first["layer"],
         "depth": first["depth"],
-        "precision": "float16",
+        "precision": first["precision"],
         "teacher": files.fingerprint([one["teacher"] for one in made]),
         "tokenizer": tokenizer,
         "labels": list(labels),

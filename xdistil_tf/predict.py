@@ -14,6 +14,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from xdistil_tf import files, predict_tags
+from xdistil_tf.data import tags
 from xdistil_tf.data.padding import pad_batch
 from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
 from xdistil_tf.evaluate import logits_function
@@ -62,6 +63,7 @@ class Predictor:
             self._tokenizer,
             self.labels.labels,
             self._max_length,
+            spans=self.labels.metric != tags.NO_SPANS,
         )
 
     @property

@@ -57,10 +57,11 @@ class Tagger:
         tokenizer: Tokenizer,
         labels: Sequence[str],
         max_length: int,
+        spans: bool = True,
     ):
         self._logits_of, self._decode = logits_of, decode
         self._tokenizer, self._labels, self._max_length = tokenizer, tuple(labels), max_length
-        self._scheme = "none" if tags.detect(labels) == "none" else "iob"
+        self._scheme = "iob" if spans else "none"
         self._split = raw_words.word_splitter(tokenizer)
 
     def tag(

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xdistil_tf import checkpoints, files, versions
+from xdistil_tf import checkpoints, files, tag_decoding, versions
 from xdistil_tf.baseline import BaselineRun
 from xdistil_tf.cache_folder import TeacherCache
 from xdistil_tf.data.record_set import RecordSet
@@ -144,9 +144,7 @@ def _joined_report(joined: Joined, records: RecordSet, task: TaskInfo) -> dict[s
         for folder, own in joined.teachers
     ]
     readers = joined.cache.readers({"logits": None}, records)
-    predictions = predict_records(
-        lambda batch: batch["teacher/logits"], records, task, sidecars=readers
-    )
+    predictions = predict_records(_Said(joined), records, task, sidecars=readers)
     sizes = ("parameters", "parameters_without_embeddings", "bytes")
     return {
         "metrics": _metrics(predictions, task),
@@ -159,6 +157,19 @@ def _joined_report(joined: Joined, records: RecordSet, task: TaskInfo) -> dict[s
             one | {"model": folder} for one, (folder, _) in zip(alone, joined.teachers, strict=True)
         ],
     }
+
+
+class _Said:
+    """The joined logits. Those of one teacher become tags by its CRF; those of several by none."""
+
+    def __init__(self, joined: Joined):
+        self.decode = tag_decoding.most_probable
+        if len(joined.teachers) == 1:
+            ((folder, _),) = joined.teachers
+            self.decode = tag_decoding.decoder_of(folders.load_model(folder))
+
+    def __call__(self, batch: Mapping[str, Any]) -> Any:
+        return batch["teacher/logits"]
 
 
 def as_text(content: dict[str, Any]) -> str:

@@ -18,6 +18,8 @@ from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_records import TaskInfo, create_task_records
 from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
 from xdistil_tf.job import Job
+from xdistil_tf.models import folders
+from xdistil_tf.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +80,12 @@ def teach(
             "Several teachers, or one with another tokenizer, are joined in a cache. Expected a "
             "recipe with teacher.mode: cached."
         )
-    request = joined_cache.demanded(job.recipe) | {"logits": None}  # Logits are reported.
+    tagging = task.task_type == "tagging"
+    other_ids = [load_tokenizer(one).fingerprint != tokenizer.fingerprint for one in sources]
+    request = joined_cache.demanded(job.recipe, tagging and any(other_ids))
+    weights = joined_cache.parse_weights(job.teacher_weights, len(sources))
+    _check(job.recipe, request, sources, other_ids[0], weights, task)
+    request |= {"logits": None}  # They are reported.
     names = _splits(job, task)
     teachers, joined, checks = [], [], []
     for number, source in enumerate(sources, start=1):
@@ -87,7 +94,6 @@ def teach(
         teachers.append(one)
         joined.append(made)
         checks += found
-    weights = joined_cache.parse_weights(job.teacher_weights, len(sources))
     identity = joined_cache.joined_identity(
         request, joined, weights, tokenizer.fingerprint, task.labels
     )
@@ -97,6 +103,34 @@ def teach(
         joined, weights, sets, folder, identity, training["interruption"]
     )
     return Taught(tuple(teachers), made, tuple(checks))
+
+
+def _check(
+    recipe: Recipe,
+    request: dict[str, None],
+    sources: Sequence[str],
+    first_has_other_ids: bool,
+    weights: joined_cache.Weights,
+    task: TaskInfo,
+) -> None:
+    """Refuses before the first teacher learns what could not be joined after the last one has."""
+    model = recipe.model
+    if model.kind == "bilstm" and model.embedding.source == "teacher" and first_has_other_ids:
+        raise ValueError(
+            "model.embedding.source: teacher needs word embeddings of the student's own ids, and "
+            f"{sources[0]} has another tokenizer. Expected source: random, or a file."
+        )
+    widths = [folders.read_config(one)["hidden_size"] for one in sources]
+    if "representation" in request and len(set(widths)) > 1:
+        raise ValueError(
+            f"The teachers are {', '.join(map(str, widths))} wide, and the recipe compares their "
+            "representation. Expected teachers of one width, or terms on logits alone."
+        )
+    if unknown := sorted(set(weights.by_language) - set(task.languages)):
+        raise ValueError(
+            f"--teacher_weights names {', '.join(unknown)}, which the task does not have. Expected "
+            f"some of {list(task.languages)}."
+        )
 
 
 def _splits(job: Job, task: TaskInfo) -> list[str]:

@@ -119,7 +119,7 @@ class Start:
     def _empty(self, result: dict[str, Any]):
         config, precision = result["config"], self._config.precision
         if "huggingface" in config:
-            return ForeignEncoder(config["huggingface"], config["head"])
+            return ForeignEncoder.from_config_dict(config)
         kind = BiLSTM if self._model.kind == "bilstm" else Encoder
         model = kind.from_config_dict(config, precision=precision)
         wrapped = result.get("projection")

@@ -336,9 +336,10 @@ def _paired(
         "standard_deviation": deviation,
         "standard_error": error,
         "two_standard_errors": error is not None and abs(mean) > 2 * error,
-        "reported_split_standard_error": statistics.fmean(
-            one["student"]["metrics"]["standard_error"] for one in reports
-        ),
+        # Known of the task's own metric alone, not of a mean over languages.
+        "reported_split_standard_error": None
+        if metric == metrics.MACRO
+        else statistics.fmean(one["student"]["metrics"]["standard_error"] for one in reports),
         "retained": statistics.fmean(a / b for a, b in zip(ours, values, strict=True))
         if all(values)
         else None,

@@ -154,10 +154,13 @@ def _resolve_task(
             f"Term {term.loss!r}: it compares 'logits' with {target!r}. Expected neither output "
             f"nor target. Received: output={term.output!r}, target={term.target!r}."
         )
-    output = "logits"
+    update = {"loss": loss, "output": "logits", "target": target}
     if term.loss == "task" and "potentials" in student_available:
-        loss, output = "crf_negative_log_likelihood", "potentials"
-    return term.model_copy(update={"loss": loss, "output": output, "target": target})
+        # Further pieces may have labels of their own; the chain is that of words, as in decoding.
+        update |= {
+            "loss": "crf_negative_log_likelihood", "output": "potentials", "at": "word",
+        }  # fmt: skip
+    return term.model_copy(update=update)
 
 
 def _unique_names(terms: Sequence[recipe.Term]) -> list[str]:

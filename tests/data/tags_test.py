@@ -69,6 +69,60 @@ def test_tags_that_mark_no_spans_stay(write):
     assert data.metric == "word_accuracy"
 
 
+def test_single_words_alone_have_a_scheme(write):
+    data = read_task(write({"train.tsv": "Ada sleeps\tS-PER O\n"}), "ner")
+    assert data.splits["train"][0].label == ("B-PER", "O") and data.metric == "span_f1"
+
+
+def test_an_odd_tag_among_spans_is_a_fault(write):
+    folder = write({"train.tsv": "Ada in Rome 7\tB-PER O B-LOC 0\n"})
+    with pytest.raises(ValueError, match=r"train.tsv: most tags mark spans .*, and '0' not"):
+        read_task(folder, "ner")
+    columns = Columns(tag_scheme="none")
+    assert read_task(folder, "ner", columns).metric == "word_accuracy"
+
+
+def test_a_file_of_one_sentence_needs_no_empty_line(write):
+    folder = write({
+        "train.tsv": "Ada\tB-PER\nKent\tI-PER\n\nsleeps\tO\n\n",
+        "dev.tsv": "Ada\tB-PER\nLovelace\tI-PER\n",
+        "test.txt": "",
+    })  # fmt: skip
+    (one,) = read_task(folder, "ner").splits["dev"]
+    assert one.text == ("Ada", "Lovelace")
+
+
+def test_white_space_of_other_kinds_belongs_to_a_token(write):
+    tabs = "10\u00a0000\tO\n\u3000\tO\nRome\tB-LOC\n\n"
+    for name, content in (("train.tsv", tabs), ("dev.conll", tabs.replace("\t", "  "))):
+        folder = write({name: content})
+        (one,) = read_task(folder, "ner").splits[name.partition(".")[0]]
+        assert one.text == ("10\u00a0000", "\u3000", "Rome") and one.label[-1] == "B-LOC"
+
+
+def test_a_test_file_of_words_alone_may_lack_the_named_column(write):
+    folder = write({
+        "train.conll": "Ada NNP B-PER\n\nRome NNP B-LOC\n\n", "test.conll": "Ada\nsleeps\n\n",
+    })  # fmt: skip
+    for column in ("2", "-1"):
+        (one,) = read_task(folder, "ner", Columns(label=column)).splits["test"]
+        assert one.text == ("Ada", "sleeps") and one.label is None
+
+
+def test_languages_before_words_are_taken_off(write):
+    content = "sw:Ada\tB-PER\nsw::\tO\nsw:Roma\tB-LOC\n\nen:Ada\tB-PER\nlives\tO\n\n"
+    one, other = read_task(write({"train.tsv": content}), "ner").splits["train"]
+    assert (one.text, one.language) == (("Ada", ":", "Roma"), "sw")
+    assert (other.text, other.language) == (("en:Ada", "lives"), "default")
+
+
+def test_a_transfer_file_keeps_the_languages_that_were_named(write):
+    rows = [f'{{"words": ["Ada"], "language": "{one}"}}' for one in ("en", "sw", "default")]
+    folder = write({"t.jsonl": "\n".join(rows) + "\n"})
+    kept, _ = read_transfer(str(folder / "t.jsonl"), task="ner", languages=("sw",))
+    assert [one.language for one in kept] == ["sw", "default"]
+
+
 @pytest.mark.parametrize(
     ("scheme", "given", "message"),
     [

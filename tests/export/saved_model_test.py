@@ -326,7 +326,8 @@ def test_a_tagging_model_takes_strings_and_gives_words_and_entities(
 
 
 def test_tags_that_mark_no_spans_give_no_entities(tokenizer, tmp_path, same_process):
-    task, folder = ServedTask("tagging", ("ADJ", "NOUN", "I-X", "Z")), tmp_path / "1"
+    labels, folder = ("ADJ", "NOUN", "I-X", "Z"), tmp_path / "1"
+    task = ServedTask("tagging", labels, metric="word_accuracy")
     export_saved_model(_tagger(False), tokenizer, task, folder, max_seq_length=16)
     (row,) = parity.load_exported(folder).tag([_LONG])
     assert row["entities"] == [] and {"I-X", "ADJ"} & {one["tag"] for one in row["words"]}

@@ -10,8 +10,11 @@ from safetensors import numpy as safetensors_numpy
 from transformers import modeling_tf_pytorch_utils as converters
 
 from tests.small_task import OPTIONS, stage, student_recipe
-from xdistil_tf import evaluate
+from xdistil_tf import files
+from xdistil_tf.export import parity
+from xdistil_tf.export.model_folder import export_model_folder
 from xdistil_tf.models import folders, foreign
+from xdistil_tf.predict import Predictor
 from xdistil_tf.run import run
 from xdistil_tf.teachers import LiveTeacher
 
@@ -171,7 +174,13 @@ def test_attention_is_missed_before_the_first_step(saved, small, tmp_path):
         teacher(BATCH, {"attention": (1,)})
 
 
-def test_it_is_fine_tuned_and_teaches_and_resumes(small, tmp_path):
+def in_this_process(folder):
+    report = parity.check(folder)
+    files.write_json(folder / parity.REPORT_FILE, report)
+    return report
+
+
+def test_it_is_fine_tuned_and_teaches_and_resumes(small, tmp_path, monkeypatch):
     config = transformers.AlbertConfig(
         vocab_size=small.tokenizer.vocab_size,
         **(ARCHITECTURES["albert"] | {"max_position_embeddings": 64}),
@@ -190,9 +199,11 @@ def test_it_is_fine_tuned_and_teaches_and_resumes(small, tmp_path):
     weights = [tmp_path / name / "model" / "model.safetensors" for name in ("teacher", "again")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     teacher = folders.find(str(tmp_path / "teacher"))
-    logits_of = evaluate.logits_function(folders.load_model(teacher))
-    scored = evaluate.predict_records(logits_of, small.records("dev"), small.info)
-    assert scored.metrics(small.info)["accuracy"] >= 0
+    monkeypatch.setattr(parity, "check_in_fresh_process", in_this_process)
+    export_model_folder(teacher, tmp_path / "export" / "1", ["the soup was great"])
+    answer = parity.load_exported(tmp_path / "export" / "1").from_text(["the soup was great"])
+    expected = Predictor(teacher).scores(["the soup was great"])
+    np.testing.assert_allclose(answer["scores"], expected, atol=1e-5)
     both = stage(
         objective=[
             {"loss": "mean_squared_error", "output": "logits"},

@@ -116,8 +116,10 @@ def _conll_fields(
     token = _column_number(path, "text", spec.columns.text, 0)
     tag = None if label == "ignored" else _column_number(path, "label", spec.columns.label, -1)
     source = rows.read_conll(path, token, tag)
-    if label == "optional" and spec.columns.label is None and rows.conll_width(path) == 1:
-        source = rows.read_conll(path, token, None)
+    if label == "optional" and tag is not None:
+        width = rows.conll_width(path)
+        if width == 1 or not -width <= tag < width:
+            source = rows.read_conll(path, token, None)
     for line, cells in source:
         if isinstance(cells, Problem):
             yield line, cells

@@ -28,7 +28,6 @@ _METRICS = {
     "regression": "pearson_spearman",
     "tagging": "span_f1",
 }
-_NO_SPANS = "word_accuracy"  # The metric of tags that mark no spans.
 _LOOKED_AT = 10_000  # Sentences of a file that tell the scheme of its tags.
 _SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".conll", ".txt")
 _LANGUAGE = re.compile(r"([a-z]{2,3})((?:-[A-Za-z]+)?):(.+)", re.DOTALL)
@@ -132,7 +131,7 @@ def read_task(
     if spec.task_type == "tagging":
         scheme = _scheme(found, spec, known)
         known = _labels_in_iob2(known, scheme, label_file)
-        metric = _NO_SPANS if scheme == "none" else metric
+        metric = tags.NO_SPANS if scheme == "none" else metric
     reader = _Reader(spec, known, max_bad_rows, allow_empty, scheme)
     data = {}
     for split in sorted(found, key=lambda one: one != "train"):
@@ -176,11 +175,13 @@ def read_transfer(
     task: str = "classification",
     columns: Columns = USUAL_COLUMNS,
     max_bad_rows: int = 0,
+    languages: Sequence[str] = (),
 ) -> tuple[list[Example], list[tuple[str, int, str]]]:
     """Reads texts without labels: one a line, the first columns of a TSV, or a headed TSV.
 
     Headed files are ours (`id text text_b label source_id rules`), those of the task, or name
-    their columns in the usual way; labels are not read.
+    their columns in the usual way; labels are not read. Of `languages` (none: all) and those that
+    name no language are kept.
 
     Returns:
       The examples, and the rows left out (`file, line, reason`).
@@ -193,7 +194,11 @@ def read_transfer(
     reader = _Reader(spec, (), max_bad_rows)
     examples = []
     for path in given_files(patterns, "transfer_file"):
-        examples.extend(reader.read(path, "ignored", None))
+        examples.extend(
+            one
+            for one in reader.read(path, "ignored", None)
+            if not languages or one.language in (*languages, DEFAULT_LANGUAGE)
+        )
     return examples, reader.bad_rows
 
 
@@ -314,7 +319,15 @@ def _scheme(found: Mapping[str, list], spec: Spec, known: Sequence[str]) -> str:
             if isinstance(fields, Fields) and fields.label is not None:
                 seen.update(fields.label.split(fields.separator))
     split = (_without_language(tag.strip(), frozenset(known), "") for tag in seen if tag.strip())
-    return tags.detect([*(one[0] for one in split if isinstance(one, tuple)), *known])
+    found_tags = [*(one[0] for one in split if isinstance(one, tuple)), *known]
+    scheme = tags.detect(found_tags)
+    if scheme == "none" and (odd := tags.odd_ones(found_tags)):
+        raise ValueError(
+            f"{_names([path for path, _ in group])}: most tags mark spans (B-, I-), and "
+            f"{', '.join(map(repr, odd[:3]))} not. Correct them, or say --tag_scheme=none."
+        )
+    logging.info("Tags of %s: scheme %s.", _names([path for path, _ in group]), scheme)
+    return scheme
 
 
 def _labels_in_iob2(known: Sequence[str], scheme: str, label_file: pathlib.Path) -> tuple[str, ...]:
@@ -422,9 +435,12 @@ def _example(
 
 
 def _tagged(fields: Fields, known: frozenset[str], language: str) -> tuple | Problem:
-    words = tuple(word for word in fields.text.split(fields.separator) if word.strip())
-    if not words:
+    words = tuple(fields.text.split(fields.separator))
+    if fields.separator != "\t":  # Spaces may be doubled; a token of a column may be any.
+        words = tuple(word for word in words if word.strip())
+    if not any(word.strip() for word in words):
         return Problem("expected words, received an empty text")
+    words, language = _words_without_language(words, language)
     if fields.label is None:
         return words, None, None, language
     gold = []
@@ -440,6 +456,14 @@ def _tagged(fields: Fields, known: frozenset[str], language: str) -> tuple | Pro
     if len(words) != len(gold):
         return Problem(f"expected one tag per word, received {len(words)} words, {len(gold)} tags")
     return words, None, tuple(gold), language
+
+
+def _words_without_language(words: tuple[str, ...], language: str) -> tuple[tuple, str]:
+    """Takes off what PAN-X as it is distributed has before every word: `en:Ada`."""
+    code = words[0].partition(":")[0]
+    if code not in _ISO_639_1 or not all(word.startswith(f"{code}:") for word in words):
+        return words, language
+    return tuple(word[len(code) + 1 :] or " " for word in words), code
 
 
 def _in_iob2(made: tuple, scheme: str, known: frozenset[str]) -> tuple[tuple | Problem, int]:

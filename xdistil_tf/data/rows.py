@@ -11,9 +11,13 @@ import dataclasses
 import io
 import json
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 
 _BYTE_ORDER_MARK = "\ufeff"
+# Other white space, as in `10\u00a0000`, may stand inside a token.
+_BETWEEN_COLUMNS = " \t\r\f\v"
+_SPACES = re.compile(f"[{_BETWEEN_COLUMNS}]+")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,7 +120,7 @@ def read_conll(path: pathlib.Path, token: int = 0, tag: int | None = -1) -> Iter
         elif isinstance(line, Problem):
             sentence.fail(number, line.reason)
         elif not (line.startswith("-DOCSTART-") or (with_tabs and _is_comment(line))):
-            sentence.add(number, line.split("\t") if with_tabs else line.split())
+            sentence.add(number, _columns(line, with_tabs))
     if sentence.start:
         yield sentence.start, sentence.cells()
 
@@ -153,9 +157,17 @@ class _Sentence:
         return self._problem or ([words, tags] if len(self._columns) == 2 else [words])
 
 
+def _columns(line: str, with_tabs: bool) -> list[str]:
+    if with_tabs:
+        return line.split("\t")
+    return _SPACES.split(line.strip(_BETWEEN_COLUMNS))
+
+
 def _cell(cells: Sequence[str], column: int) -> str:
     """A cell without white space around it, empty where there is none."""
-    return cells[column].strip() if -len(cells) <= column < len(cells) else ""
+    if not -len(cells) <= column < len(cells):
+        return ""
+    return cells[column].strip(_BETWEEN_COLUMNS)
 
 
 def _is_comment(line: str) -> bool:
@@ -178,17 +190,18 @@ def conll_width(path: pathlib.Path) -> int:
     for _, line in read_lines(path):
         if isinstance(line, str) and line.strip() and not line.startswith("-DOCSTART-"):
             if not (with_tabs and _is_comment(line)):
-                return len(line.split("\t") if with_tabs else line.split())
+                return len(_columns(line, with_tabs))
     return 0
 
 
 def looks_like_conll(path: pathlib.Path, lines: int = 1000) -> bool:
-    """Whether a tagging file has one token a line, and empty lines between sentences.
+    """Whether a tagging file has one token a line.
 
-    With tabs: the last cell is one word. Without: all lines have equally many columns, one, or
-    several of which the last one is a tag of a span.
+    With tabs: no last cell has several words. Without: all lines have equally many columns, several
+    of which the last one is a tag of a span, or, with empty lines between sentences, one.
     """
     with_tabs, blank, widths, tagged = _has_tabs(path, lines), False, set(), True
+    count = 0
     for number, line in read_lines(path):
         if number > lines:
             break
@@ -197,13 +210,18 @@ def looks_like_conll(path: pathlib.Path, lines: int = 1000) -> bool:
         if not line.strip():
             blank = True
         elif with_tabs:
+            count += 1
             if not _is_comment(line) and " " in line.split("\t")[-1].strip():
                 return False
         else:
-            cells = line.split()
+            count += 1
+            cells = _columns(line, False)
             widths.add(len(cells))
             tagged = tagged and (cells[-1] == "O" or cells[-1][1:2] == "-")
-    return blank and (with_tabs or widths == {1} or (len(widths) == 1 and tagged))
+    several = blank or count > 1  # A single line may be a sentence of one word.
+    if with_tabs or (len(widths) == 1 and max(widths) > 1 and tagged):
+        return several
+    return blank and widths == {1}
 
 
 def _shown(cells: Sequence[str]) -> str:

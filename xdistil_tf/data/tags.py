@@ -11,15 +11,17 @@ from collections.abc import Iterable, Sequence
 
 SCHEMES = ("auto", "iob", "iob2", "iobes", "none")
 OUTSIDE = "O"
+NO_SPANS = "word_accuracy"  # The metric of tags that mark no spans.
 _PREFIXES = {"iob": "BI", "iob2": "BI", "iobes": "BIESLU"}
 _TAG = re.compile(r"([BIESLU])-(.+)", re.DOTALL)
 _BEGINS, _ENDS = "BSU", "ESLU"
+_SPANS = "BISU"  # Without one of them, prefixes mark nothing.
 
 
 def detect(tags: Iterable[str]) -> str:
     """The scheme of some tags: `iob`, `iobes` or `none`.
 
-    >>> detect(["O", "I-PER"]), detect(["B-PER", "E-PER"]), detect(["NOUN", "B-flat"])
+    >>> detect(["O", "I-PER"]), detect(["O", "S-PER"]), detect(["NOUN", "B-flat"])
     ('iob', 'iobes', 'none')
     """
     found: set[str] = set()
@@ -28,9 +30,20 @@ def detect(tags: Iterable[str]) -> str:
         if not match:
             return "none"
         found.add(match[1])
-    if not found & {"B", "I"}:
+    if not found & set(_SPANS):
         return "none"
     return "iobes" if found - {"B", "I"} else "iob"
+
+
+def odd_ones(tags: Iterable[str]) -> list[str]:
+    """The few tags without a prefix where most have one: more likely faults than a scheme.
+
+    >>> odd_ones(["B-PER", "B-LOC", "0", "O"]), odd_ones(["NOUN", "B-flat"])
+    (['0'], [])
+    """
+    marked = set(tags) - {OUTSIDE}
+    odd = sorted(tag for tag in marked if not _TAG.fullmatch(tag))
+    return odd if 0 < 2 * len(odd) < len(marked) else []
 
 
 def to_iob2(tags: Sequence[str], scheme: str) -> tuple[tuple[str, ...], int]:

@@ -141,7 +141,9 @@ def create_task_records(
     data = readers.read_task(task_dir, task, columns, bad, options.languages)
     transfer = None
     if transfer_file:
-        transfer, rows = readers.read_transfer(transfer_file, data.pair, task, columns, bad)
+        transfer, rows = readers.read_transfer(
+            transfer_file, data.pair, task, columns, bad, options.languages
+        )
         data.bad_rows.extend(rows)
     splits = split.split_task(
         data,

@@ -25,9 +25,17 @@ class GraphTagger(tf.Module):
       tokenizer: Of the model; `graph_tokenizer.obstacle` is None.
       labels: The tags in the order of their ids.
       max_length: Pieces of a window, special tokens included.
+      spans: Whether the tags mark spans.
     """
 
-    def __init__(self, student, tokenizer: Tokenizer, labels: Sequence[str], max_length: int):
+    def __init__(
+        self,
+        student,
+        tokenizer: Tokenizer,
+        labels: Sequence[str],
+        max_length: int,
+        spans: bool = True,
+    ):
         super().__init__(name="graph_tagger")
         made = graph_tokenizer.make_graph_tokenizer(tokenizer, max_length)
         # Functions and not the model itself: what a module holds is saved with it.
@@ -37,7 +45,7 @@ class GraphTagger(tf.Module):
         self._pieces, self._layout = made.pieces, made.layout
         self._room = max_length - len(self._layout.before) - len(self._layout.after)
         self._blank = tokenizer.blank_id
-        self._tags = _Tags(labels)
+        self._tags = _Tags(labels, spans)
 
     def __call__(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Tags a batch of texts; unused places are empty, 0.
@@ -122,9 +130,8 @@ def decoded(student, emissions: tf.Tensor, words: tf.Tensor) -> tuple[tf.Tensor,
 class _Tags(tf.Module):
     """Ids of tags to IOB2 and entities; an `I-` that goes on with nothing begins one."""
 
-    def __init__(self, labels: Sequence[str]):
+    def __init__(self, labels: Sequence[str], spans: bool):
         super().__init__(name="tags")
-        spans = tags.detect(labels) != "none"
         types = sorted({label[2:] for label in labels if spans and label != tags.OUTSIDE})
         of = [types.index(label[2:]) if label[2:] in types else -1 for label in labels]
         if not spans:

@@ -19,6 +19,7 @@ import tf_keras
 from absl import logging
 
 from xdistil_tf import crf, files, predict_tags
+from xdistil_tf.data import tags
 from xdistil_tf.evaluate import LogitsFunction
 from xdistil_tf.export import compared_texts, parity
 from xdistil_tf.models import folders
@@ -38,11 +39,19 @@ class Task(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ServedTask:
-    """A task given by hand; `labels` in the order of the model's classes."""
+    """A task given by hand.
+
+    Attributes:
+      task_type: `classification`, `regression` or `tagging`.
+      labels: In the order of the model's classes.
+      pair: Whether it has two texts.
+      metric: `word_accuracy` says that tags mark no spans.
+    """
 
     task_type: str
     labels: tuple[str, ...] = ()
     pair: bool = False
+    metric: str = ""
 
 
 def export_saved_model(
@@ -169,6 +178,7 @@ def _describe(student, tokenizer, task: Task, max_seq_length: int, reason) -> di
         "task_type": task.task_type,
         "labels": list(task.labels),
         "pair": bool(task.pair),
+        "spans": task.task_type == "tagging" and task.metric != tags.NO_SPANS,
         "max_seq_length": max_seq_length,
         "text_signature": reason is None,
         "segments": config.get("type_vocab_size", 0) > 1,
@@ -215,7 +225,7 @@ def _trace(student, tokenizer, info: Mapping[str, Any]) -> tuple[tf.Module, dict
         from xdistil_tf.export import graph_tagger
 
         module.tagger = graph_tagger.GraphTagger(
-            student, tokenizer, info["labels"], info["max_seq_length"]
+            student, tokenizer, info["labels"], info["max_seq_length"], info["spans"]
         )
         module.from_text = tf.function(
             module.tagger.__call__, input_signature=[tf.TensorSpec([None], tf.string, name="text")]
@@ -328,6 +338,11 @@ def _keras_rows(student, tokenizer, info: Mapping[str, Any], texts: Sequence[str
     """What `predict` says of each text."""
     logits_of = LogitsFunction(student)
     tagger = predict_tags.Tagger(
-        logits_of, logits_of.decode, tokenizer, info["labels"], info["max_seq_length"]
+        logits_of,
+        logits_of.decode,
+        tokenizer,
+        info["labels"],
+        info["max_seq_length"],
+        spans=info["spans"],
     )
     return list(tagger.rows(texts))

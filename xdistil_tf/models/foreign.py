@@ -81,6 +81,19 @@ class ForeignEncoder(PartedModel):
         self.head_dropout = layers.StatelessDropout(0.1 if rate is None else rate, salt=5)
         self.built = True
 
+    @classmethod
+    def from_config_dict(
+        cls, config: Mapping[str, Any], precision: str = "float32"
+    ) -> ForeignEncoder:
+        """One without weights from the `config` of another one.
+
+        Raises:
+          ValueError: If another precision is wanted than float32.
+        """
+        if precision != "float32":
+            raise ValueError(f"Foreign encoders compute in float32. Received: {precision!r}.")
+        return cls(config["huggingface"], config["head"])
+
     @property
     def config(self) -> dict:
         """What the rest of the library asks of a model, JSON-able; `huggingface` is the raw one."""
