@@ -9,6 +9,7 @@ from tests.small_task import encoder_folder, write_lines
 from xdistil_tf import augment, files
 from xdistil_tf.augment import Settings
 from xdistil_tf.data import readers
+from xdistil_tf.data.augmentation import rows as rows_lib
 from xdistil_tf.data.layouts import Columns
 from xdistil_tf.data.task_records import Options, create_task_records
 from xdistil_tf.interruption import Interrupted, Interruption
@@ -204,7 +205,7 @@ def test_what_said_how_an_earlier_file_was_made_goes_before_the_file(
     monkeypatch.setattr(augment, "_work", lambda *_: work)
     other = Settings(rounds=1, candidates=4)
     monkeypatch.setattr(augment._Asked, "write_candidates", lambda *_: None)
-    monkeypatch.setattr(augment, "Found", lambda *_: collections.defaultdict(dict))
+    monkeypatch.setattr(augment, "Found", lambda *_: lambda text: {})
     with pytest.raises(Crash):
         augment.augment(*arguments, other)
     assert path.exists() and not path.with_name("aug.tsv.json").exists()
@@ -271,7 +272,7 @@ def test_equal_texts_of_what_is_held_out_do_not_train_either(small, tmp_path):
     texts = [f"soup {n}" for n in range(30) for _ in range(2)]
     lines = [f"{text}\t{'ab'[n // 2 % 2]}" for n, text in enumerate(texts)]
     write_lines(folder / "train.tsv", ["text\tlabel", *lines])
-    header = "\t".join(augment.HEADER)
+    header = "\t".join(rows_lib.HEADER)
     rows_of = [f"{n}/a1\tbroth {n}\t\ta\ttrain:{n}\ttinybert" for n in range(1, 61)]
     write_lines(path, [header, *rows_of])
     for drawn in (3, 5, 7):
@@ -315,7 +316,7 @@ def test_rows_have_the_language_of_what_they_derive_from(small, masked_lm, tmp_p
 
 
 def test_damaged_rows_are_counted_and_listed(small, tmp_path):
-    header = "\t".join(augment.HEADER)
+    header = "\t".join(rows_lib.HEADER)
     path = tmp_path / "aug.tsv"
     label = small.info.labels[0]
     good = [f"{n}/a1\tnew {n}\t\t{label}\ttrain:{n}\ttinybert" for n in range(1, 90)]
@@ -345,7 +346,7 @@ def test_a_file_of_another_train_is_refused(small, masked_lm, pairs, made, tmp_p
     with pytest.raises(ValueError, match="aug.tsv was made from another train.tsv.*Make it anew"):
         create_task_records(small.task_dir, *arguments, augmented=str(path))
     path.with_name("aug.tsv.json").unlink()
-    header = "\t".join(augment.HEADER)
+    header = "\t".join(rows_lib.HEADER)
     write_lines(path, [header, "x\tthe soup\t\t\ttrain:123456\ttinybert"])
     with pytest.raises(ValueError, match="aug.tsv line 2 derives from 'train:123456'"):
         create_task_records(small.task_dir, *arguments, augmented=str(path))
@@ -362,7 +363,7 @@ def test_a_text_that_is_reported_on_is_not_varied(small, masked_lm, made, tmp_pa
     assert manifest["dropped"]["overlap"] == 1
     assert "train:1" not in {one["source_id"] for one in rows(path)}
     # Nor does a row of others that derives from it train.
-    header = "\t".join(augment.HEADER)
+    header = "\t".join(rows_lib.HEADER)
     path.with_name("aug.tsv.json").unlink()
     write_lines(
         path,
@@ -446,7 +447,7 @@ def test_bad_input_is_one_line(small, masked_lm, tmp_path):
         Settings(replace_prob=0)
     with pytest.raises(ValueError, match="at least 1. Received: rounds=0"):
         Settings(rounds=0)
-    header = "\t".join(augment.HEADER)
+    header = "\t".join(rows_lib.HEADER)
     write_lines(tmp_path / "bad.tsv", [header, "x\tthe soup\t\tno label\ttrain:1\ttinybert"])
     with pytest.raises(ValueError, match="bad.tsv line 2: expected a label of"):
         create_task_records(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.small_task import BILSTM, OPTIONS, stage
-from xdistil_tf import files, recipe, study
+from xdistil_tf import files, recipe, study, study_results
 
 pytest_plugins = ["tests.small_task"]
 
@@ -223,18 +223,18 @@ def one_run(seed, student, other):
 
 def test_difference_is_paired_over_seeds():
     reports = [one_run(1, 0.80, 0.70), one_run(2, 0.90, 0.84), one_run(3, 0.70, 0.62)]
-    (found,) = study.compare(reports)
+    (found,) = study_results.compare(reports)
     assert found["mean"] == pytest.approx(0.08)
     assert found["standard_error"] == pytest.approx(0.02 / 3**0.5)
     assert found["two_standard_errors"]
-    assert not study.compare(reports[:1])[0]["two_standard_errors"]
+    assert not study_results.compare(reports[:1])[0]["two_standard_errors"]
     worse = [one_run(1, 0.70, 0.80), one_run(2, 0.84, 0.90), one_run(3, 0.62, 0.70)]
-    assert study.compare(worse)[0]["two_standard_errors"]
+    assert study_results.compare(worse)[0]["two_standard_errors"]
 
 
 def test_nothing_is_retained_of_a_model_that_has_zero():
     """As a teacher of CoLA that answers the same to all."""
-    (found,) = study.compare([one_run(1, 0.3, 0.0), one_run(2, 0.3, 0.1)])
+    (found,) = study_results.compare([one_run(1, 0.3, 0.0), one_run(2, 0.3, 0.1)])
     assert found["retained"] is None and found["mean"] == pytest.approx(0.25)
 
 

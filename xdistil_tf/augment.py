@@ -12,10 +12,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,57 +24,21 @@ from absl import logging
 from xdistil_tf import files, versions
 from xdistil_tf.data import readers
 from xdistil_tf.data.augmentation import candidates as candidates_lib
-from xdistil_tf.data.augmentation import rounds, vectors, words
+from xdistil_tf.data.augmentation import rounds, rows, vectors, words
+from xdistil_tf.data.augmentation.settings import Settings
 from xdistil_tf.data.layouts import USUAL_COLUMNS, Columns
 from xdistil_tf.data.pretraining.vocabulary import Vocabulary
-from xdistil_tf.data.readers import Example, TaskData
-from xdistil_tf.data.split import text_key
+from xdistil_tf.data.readers import TaskData
 from xdistil_tf.data.tokenization import Tokenizer, find_tokenizer, load_tokenizer
 from xdistil_tf.interruption import Interrupted, Interruption
 from xdistil_tf.models import folders, pretrained
 
 FORMAT = 2
-HEADER = ("id", "text", "text_b", "label", "source_id", "rules")
 # Rounds of each task as published; the paper says 20 for all.
 ROUNDS = {"sst-2": 20, "qnli": 20, "qqp": 10, "mnli": 10}
 _ROUNDS = 30
 _CHUNK = 1024  # Texts whose candidates are found, and kept, together.
 _PUBLISHED_ROWS = 100_000  # Of the word vectors that the released code looks at.
-_LETTERS = {"text": "a", "text_b": "b"}  # Of columns, in ids.
-_BREAKS = re.compile(r"[\t\r\n]+")
-
-Candidates = dict[int, tuple[str, ...]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """The flags of `augment` of the same names; docs/tinybert.md, section 6.
-
-    Attributes:
-      rounds: `None`: by task.
-    """
-
-    method: str = "tinybert"
-    rounds: int | None = None
-    candidates: int = 15
-    replace_prob: float = 0.4
-    batch_tokens: int = 8192
-    as_published: bool = False
-    seed: int = 1
-    precision: str = "float32"
-
-    def __post_init__(self):
-        if self.method != "tinybert":
-            raise ValueError(f"Unknown method. Expected 'tinybert'. Received: {self.method!r}.")
-        if (self.rounds is not None and self.rounds < 1) or self.candidates < 1:
-            raise ValueError(
-                "Expected rounds and candidates of at least 1. Received: "
-                f"rounds={self.rounds}, candidates={self.candidates}."
-            )
-        if not 0 < self.replace_prob <= 1:
-            raise ValueError(
-                f"Expected replace_prob above 0 and at most 1. Received: {self.replace_prob}."
-            )
 
 
 def augment(
@@ -131,11 +94,13 @@ def augment(
         return earlier
     asked = _Asked(tokenizer, folder, file_vectors, settings)
     work, stop = _work(output, wanted), interruption or Interruption()
-    examples = [_on_one_line(one) for one in data.splits["train"]]
-    users = _users(examples)
+    examples = [rows.on_one_line(one) for one in data.splits["train"]]
+    users = rows.users(examples)
     asked.write_candidates(users, work, stop)
     manifest.unlink(missing_ok=True)  # It would speak of another file from here on.
-    counts = _write(output, data, examples, Found(work, list(users)), tokenizer, settings, stop)
+    counts = rows.write_rows(
+        output, data, examples, Found(work, list(users)), tokenizer, settings, lambda: _check(stop)
+    )
     content = {
         **made_from,
         "examples": len(examples),
@@ -183,26 +148,6 @@ def _work(output: pathlib.Path, wanted: str) -> pathlib.Path:
     return work
 
 
-def _on_one_line(example: Example) -> Example:
-    """Cells of CSV and JSON may hold what ends a cell of TSV."""
-    text_b = None if example.text_b is None else _BREAKS.sub(" ", example.text_b)
-    return dataclasses.replace(example, text=_BREAKS.sub(" ", example.text), text_b=text_b)
-
-
-# (id of an example, letter of the column): with the seed, what the rounds of a text follow from.
-User = tuple[str, str]
-
-
-def _users(examples: Sequence[Example]) -> dict[str, list[User]]:
-    """Who has each text, in the order of the file: premises and questions stand there often."""
-    users: dict[str, list[User]] = {}
-    for one in examples:
-        for column, letter in _LETTERS.items():
-            if (text := getattr(one, column)) is not None:
-                users.setdefault(text, []).append((one.id, letter))
-    return users
-
-
 class _Asked:
     """Masked LM and word vectors, asked about texts."""
 
@@ -227,7 +172,10 @@ class _Asked:
         self._file_vectors = file_vectors
 
     def write_candidates(
-        self, users: Mapping[str, Sequence[User]], work: pathlib.Path, interruption: Interruption
+        self,
+        users: Mapping[str, Sequence[rows.User]],
+        work: pathlib.Path,
+        interruption: Interruption,
     ) -> None:
         """Of each text, chunk by chunk; what was found before is not asked for again."""
         texts = list(users)
@@ -255,7 +203,7 @@ class _Asked:
                 )
             _check(interruption)
 
-    def _replaced_words(self, text: words.Text, users: Sequence[User]) -> set[int]:
+    def _replaced_words(self, text: words.Text, users: Sequence[rows.User]) -> set[int]:
         """The words that any round of any example replaces."""
         chosen = self._settings
         return {
@@ -358,7 +306,7 @@ class Found:
                 sizes = np.array([len(line) for line in handle])
             self._begins[start : start + _CHUNK] = np.cumsum(sizes) - sizes
 
-    def __getitem__(self, text: str) -> Candidates:
+    def __call__(self, text: str) -> rows.Candidates:
         place = self._places[text]
         with open(_chunk_path(self._work, place // _CHUNK), "rb") as handle:
             handle.seek(self._begins[place])
@@ -378,10 +326,10 @@ def masked_lm_function(model, allowed: np.ndarray, count: int) -> candidates_lib
     padded[: len(allowed)] = allowed
     out = tf.constant(np.where(padded, 0.0, -1e9), tf.float32)
     count = min(count, int(padded.sum()))
-    rows = tf.TensorSpec([None, None], tf.int32)
+    ids = tf.TensorSpec([None, None], tf.int32)
     one = tf.TensorSpec([None], tf.int32)
 
-    @tf.function(input_signature=[rows, rows, one, one])
+    @tf.function(input_signature=[ids, ids, one, one])
     def step(input_ids, segment_ids, lengths, positions):
         features = {
             "input_ids": input_ids,
@@ -394,88 +342,3 @@ def masked_lm_function(model, allowed: np.ndarray, count: int) -> candidates_lib
         return tf.math.top_k(scores, count).indices
 
     return lambda *arrays: step(*map(tf.constant, arrays)).numpy()
-
-
-def _write(
-    output: pathlib.Path,
-    data: TaskData,
-    examples: Sequence[Example],
-    found: Found,
-    tokenizer: Tokenizer,
-    settings: Settings,
-    interruption: Interruption,
-) -> dict[str, Any]:
-    """Writes the rows; returns how many, and how many were left out.
-
-    A variant that says what some example says is left out: that one has a label of its own. About
-    110 bytes a row are kept in memory, to know what stands there already.
-    """
-    originals = {text_key(one) for one in examples}
-    reported = {
-        text_key(one) for name, split in data.splits.items() if name != "train" for one in split
-    }
-    seen: set[bytes] = set()
-    dropped = {"duplicate": 0, "overlap": 0}
-    with files.replaced_file(output, "w") as handle:
-        handle.write("\t".join(HEADER) + "\n")
-        for start in range(0, len(examples), _CHUNK):
-            _check(interruption)
-            for one, rows in _rows(examples[start : start + _CHUNK], found, tokenizer, settings):
-                if text_key(one) in reported:  # And so does all that derives from it.
-                    dropped["overlap"] += 1
-                    continue
-                for row in rows:
-                    key = text_key(row.example)
-                    if key in reported or key in seen or (row.rules and key in originals):
-                        dropped["overlap" if key in reported else "duplicate"] += 1
-                        continue
-                    seen.add(key)
-                    handle.write(row.line())
-            logging.info("Rows of %d of %d examples.", start + _CHUNK, len(examples))
-    return {"rows": len(seen), "dropped": dropped}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Row:
-    """A row to be written."""
-
-    id: str
-    example: Example
-    rules: str
-
-    def line(self) -> str:
-        one = self.example
-        label = "" if one.label is None else str(one.label)
-        cells = (self.id, one.text, one.text_b or "", label, one.source_id or one.id, self.rules)
-        return "\t".join(cells) + "\n"
-
-
-def _rows(
-    chunk: Sequence[Example], found: Found, tokenizer: Tokenizer, settings: Settings
-) -> Iterator[tuple[Example, Iterator[_Row]]]:
-    """Each example with itself and what it becomes."""
-    texts = list(_users(chunk))
-    known = dict(zip(texts, words.read_texts(tokenizer, texts), strict=True))
-    for one in chunk:
-        yield one, _rows_of(one, known, found, settings)
-
-
-def _rows_of(
-    example: Example, known: Mapping[str, words.Text], found: Found, settings: Settings
-) -> Iterator[_Row]:
-    """The example itself, then its variants: of a pair one text varies, the other stays."""
-    yield _Row(example.id, example, "")
-    for column, letter in _LETTERS.items():
-        original = getattr(example, column)
-        if original is None:
-            continue
-        made = rounds.augmented_texts(
-            known[original],
-            found[original],
-            settings.rounds,
-            settings.replace_prob,
-            (settings.seed, example.id, letter),
-        )
-        for number, text in made:
-            changed = dataclasses.replace(example, **{column: text})
-            yield _Row(f"{example.id}/{letter}{number}", changed, settings.method)

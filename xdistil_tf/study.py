@@ -7,12 +7,10 @@ study goes on where it was, and its result is written after each cell.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import pathlib
 import re
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import pydantic
@@ -20,7 +18,7 @@ import tensorflow as tf
 import tf_keras
 from absl import logging
 
-from xdistil_tf import checkpoints, files, metrics, recipe, recipes, versions
+from xdistil_tf import checkpoints, files, metrics, recipe, recipes, study_results, versions
 from xdistil_tf.data.readers import task_name
 from xdistil_tf.data.task_records import Options as RecordOptions
 from xdistil_tf.data.task_records import load_task_info
@@ -29,7 +27,6 @@ from xdistil_tf.interruption import Interruption
 from xdistil_tf.job import Job
 from xdistil_tf.trainer import TrainerOptions
 
-MODELS = ("teacher", "student", "labels_only")
 _INIT_CHECKPOINT = "init_checkpoint="
 _VARIANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -209,6 +206,7 @@ def _result(study: Study, reports: Mapping[str, dict[str, Any]]) -> dict[str, An
         for group in study.groups()
     ]
     groups = [group for group in groups if group]
+    first = next(iter(study.variants), None)
     return {
         "name": study.name,
         "study": recipe.to_plain(study),
@@ -218,9 +216,12 @@ def _result(study: Study, reports: Mapping[str, dict[str, Any]]) -> dict[str, An
         "comparisons": [
             comparison
             for group in groups
-            for comparison in [*compare(group), *_against_the_first(study, group, reports)]
+            for comparison in [
+                *study_results.compare(group),
+                *study_results.against_the_first(first, group, reports.values()),
+            ]
         ],
-        "table": table(groups, study.seeds),
+        "table": study_results.table(groups, study.seeds),
         "versions": versions.environment(),
     }
 
@@ -262,7 +263,7 @@ def _finished_runs(study: Study, path: files.Path) -> dict[str, dict[str, Any]]:
     changes = checkpoints.differences(before, now)
     if changes:
         raise ValueError(f"{path} was made with other recipes: {'; '.join(changes[:3])}.")
-    finished = {_of_report(one): one for one in earlier["runs"]}
+    finished = {study_results.run_of(one): one for one in earlier["runs"]}
     return {
         _cell(variant, task, seed): finished[key]
         for variant, task, seed in study.runs()
@@ -274,150 +275,6 @@ def _of_run(variant: str | None, task: StudyTask, seed: int) -> tuple:
     """What tells a run from the others of its study."""
     labels = (task.labels_per_class, task.labels_per_language)
     return variant, task_name(task.task), *labels, seed
-
-
-def _of_report(report: Mapping[str, Any]) -> tuple:
-    """The same, of its report; earlier ones have no field of variants or languages."""
-    labels = (report["labels_per_class"], report.get("labels_per_language"))
-    return report.get("variant"), task_name(report["task"]), *labels, report["seed"]
-
-
-def compare(reports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Paired differences over seeds: student against labels only, and what it keeps of its teacher.
-
-    `two_standard_errors` says whether the mean lies beyond 2 SD / sqrt(n) on either side of 0;
-    `retained` is `None` where the other side has 0 at a seed.
-
-    Args:
-      reports: Of one task, a seed each.
-    """
-    metric = reports[0]["metric"]
-    return [
-        _paired(reports, other, [one[other]["metrics"][metric] for one in reports])
-        for other in ("labels_only", "teacher")
-        if other in reports[0]
-    ]
-
-
-def _against_the_first(
-    study: Study, group: Sequence[dict[str, Any]], reports: Mapping[str, dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """A variant's difference from the first one, over the seeds that both have."""
-    first, variant = next(iter(study.variants), None), group[0].get("variant")
-    if variant in (None, first):
-        return []
-    finished = {_of_report(one): one for one in reports.values()}
-    others = [finished.get((first, *_of_report(one)[1:])) for one in group]
-    both = [(one, other) for one, other in zip(group, others, strict=True) if other]
-    metric = group[0]["metric"]
-    values = [other["student"]["metrics"][metric] for _, other in both]
-    return [_paired([one for one, _ in both], first, values)] if both else []
-
-
-def _paired(
-    reports: Sequence[dict[str, Any]], other: str, values: Sequence[float]
-) -> dict[str, Any]:
-    """The student's figures of some seeds against those of something else."""
-    first, metric = reports[0], reports[0]["metric"]
-    ours = [one["student"]["metrics"][metric] for one in reports]
-    differences = [mine - theirs for mine, theirs in zip(ours, values, strict=True)]
-    deviation = statistics.stdev(differences) if len(differences) > 1 else None
-    error = None if deviation is None else deviation / math.sqrt(len(differences))
-    mean = statistics.fmean(differences)
-    return {
-        **({"variant": first["variant"]} if "variant" in first else {}),
-        "task": first["task"],
-        "labels_per_class": first["labels_per_class"],
-        "labels_per_language": first.get("labels_per_language"),
-        "metric": metric,
-        "difference": f"student - {other}",
-        "per_seed": differences,
-        "mean": mean,
-        "standard_deviation": deviation,
-        "standard_error": error,
-        "two_standard_errors": error is not None and abs(mean) > 2 * error,
-        # Known of the task's own metric alone, not of a mean over languages.
-        "reported_split_standard_error": None
-        if metric == metrics.MACRO
-        else statistics.fmean(one["student"]["metrics"]["standard_error"] for one in reports),
-        "retained": statistics.fmean(a / b for a, b in zip(ours, values, strict=True))
-        if all(values)
-        else None,
-    }
-
-
-def _setting(report: Mapping[str, Any]) -> str:
-    """Which labels the runs had."""
-    if report["labels_per_class"] is not None:
-        return f"{report['labels_per_class']} labels a class"
-    if report.get("labels_per_language") is not None:
-        return f"{report['labels_per_language']} labels a language"
-    return "all labels"
-
-
-def table(groups: Sequence[Sequence[dict[str, Any]]], seeds: Sequence[int]) -> dict[str, list]:
-    """Rows: teacher, every stage of the student, the student, labels only; a column a seed.
-
-    A seed that has not been run yet has a dash.
-
-    Args:
-      groups: For each task its reports.
-      seeds: All of them.
-    """
-    columns = ["model", *(f"seed {seed}" for seed in seeds), "mean", "SD"]
-    columns += ["parameters", "without embeddings", "MB"]
-    columns += ["ms, batch 1", "ms, batch 32", "steps", "training, s"]
-    rows = []
-    for group in groups:
-        task, metric, setting = group[0]["task"], group[0]["metric"], _setting(group[0])
-        if variant := group[0].get("variant"):
-            setting = f"{setting}, {variant}"
-        rows.append([f"**{task}, {metric}, {setting}**", *[""] * (len(columns) - 1)])
-        rows.append(_model_row("teacher", group, seeds))
-        for number, stage in enumerate(group[0]["stages"]):
-            values = {one["seed"]: one["stages"][number]["reported"] for one in group}
-            seconds = statistics.fmean(one["stages"][number]["seconds"] for one in group)
-            steps = statistics.fmean(one["stages"][number]["steps"] for one in group)
-            figures = _figures(values, seeds)
-            rows.append([stage["name"], *figures, *[""] * 5, f"{steps:,.0f}", f"{seconds:,.0f}"])
-        rows += [_model_row(name, group, seeds) for name in MODELS[1:] if name in group[0]]
-    return {"columns": columns, "rows": rows}
-
-
-def _model_row(name: str, group: Sequence[dict[str, Any]], seeds: Sequence[int]) -> list[str]:
-    first, metric = group[0][name], group[0]["metric"]
-    values = {one["seed"]: one[name]["metrics"][metric] for one in group}
-    titles = {"student": "**student**", "labels_only": "same student, labels only"}
-    latency = {
-        key: statistics.fmean(one[name]["latency_ms"][key] for one in group)
-        for key in ("batch_1", "batch_32")
-    }
-    return [
-        titles.get(name, name),
-        *_figures(values, seeds),
-        f"{first['parameters']:,}",
-        f"{first['parameters_without_embeddings']:,}",
-        f"{first['bytes'] / 1e6:.1f}",
-        f"{latency['batch_1']:.2f}",
-        f"{latency['batch_32']:.1f}",
-        _mean(group, name, "steps"),
-        _mean(group, name, "seconds"),
-    ]
-
-
-def _mean(group: Sequence[dict[str, Any]], name: str, key: str) -> str:
-    """The mean over seeds; nothing of a teacher, which may have been trained elsewhere."""
-    values = [one[name].get(key) for one in group]
-    return "" if None in values else f"{statistics.fmean(values):,.0f}"
-
-
-def _figures(values: Mapping[int, float | None], seeds: Sequence[int]) -> list[str]:
-    """Each seed's value, their mean and their standard deviation."""
-    known = [value for value in values.values() if value is not None]
-    cells = ["–" if values.get(seed) is None else f"{values[seed]:.4f}" for seed in seeds]
-    mean = f"{statistics.fmean(known):.4f}" if known else "–"
-    deviation = f"{statistics.stdev(known):.4f}" if len(known) > 1 else "–"
-    return [*cells, mean, deviation]
 
 
 def _job(

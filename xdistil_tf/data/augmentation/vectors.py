@@ -14,7 +14,6 @@ import collections
 import itertools
 import pathlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 
@@ -23,16 +22,6 @@ _QUERIES = 256  # Compared with a block at once: 20 MB of cosines.
 _SMALLEST_NORM = 1e-12
 
 Blocks = Iterator[tuple[list[str], np.ndarray]]  # Words with their vectors [rows, D].
-
-
-class Vectors(Protocol):
-    """Words with vectors, read anew at each call."""
-
-    def of(self, wanted: Collection[str]) -> dict[str, np.ndarray]:
-        """The vectors of those words that have one; of equal words the first."""
-
-    def blocks(self, limit: int | None = None) -> Blocks:
-        """All rows in their order, or the first `limit`."""
 
 
 class FileVectors:
