@@ -1,5 +1,6 @@
 """Labels for files of texts: order, streams, refusals."""
 
+import contextlib
 import dataclasses
 import io
 import os
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.small_task import write_lines
-from xdistil_tf import predict
+from xdistil_tf import predict, predict_tags
 from xdistil_tf.predict import Predictor, predict_file
 
 pytest_plugins = ["tests.small_task"]
@@ -55,9 +56,16 @@ def test_the_batch_size_changes_nothing(predictor, batch_size):
     np.testing.assert_allclose(scores, predictor.scores(TEXTS, batch_size=3), atol=1e-6)
 
 
+def test_only_line_ends_and_a_byte_order_mark_are_no_text(tmp_path):
+    path = tmp_path / "in.txt"
+    path.write_bytes(b"\xef\xbb\xbfone\r\ntwo \r\r\n\xef\xbb\xbfthree")
+    with contextlib.ExitStack() as stack:
+        assert list(predict._lines(stack, str(path))) == ["one", "two \r", "\ufeffthree"]
+
+
 def test_lines_are_read_chunk_by_chunk(predictor, monkeypatch):
     """A file larger than memory: no line is read before the rows ahead of its chunk are out."""
-    monkeypatch.setattr(predict, "_CHUNK", 3)
+    monkeypatch.setattr(predict_tags, "CHUNK", 3)
     read_lines = []
 
     def lines():

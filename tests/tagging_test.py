@@ -102,7 +102,7 @@ def test_entities_say_where_they_stand(predictor, tmp_path):
 
 
 def test_a_file_is_predicted_line_by_line(predictor, tmp_path, monkeypatch):
-    monkeypatch.setattr(predict_tags, "_CHUNK", 2)
+    monkeypatch.setattr(predict_tags, "CHUNK", 2)
     lines = ["anna lives in rome.", "", "x" * 300, "peter " * 40, "\u200b \u0007"]
     (tmp_path / "in.txt").write_text("".join(f"{one}\n" for one in lines), "utf-8")
     count = predict_file(predictor, str(tmp_path / "in.txt"), str(tmp_path / "out.jsonl"), 4)

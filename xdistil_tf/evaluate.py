@@ -55,7 +55,7 @@ class Predictions:
         for row in np.flatnonzero(batch["example_weights"] > 0):
             known = batch["label_weights"][row] > 0
             if task_type == "tagging":
-                known &= _first_pieces(batch["word_index"][row])
+                known &= windows.first_pieces(batch["word_index"][row])
             if not np.any(known):
                 continue
             self.ids.append(batch["id"][row])
@@ -129,12 +129,6 @@ class Predictions:
         names = task.labels
         gold = [[names[i] for i in row] for row in self.gold]
         return gold, [[names[i] for i in found] for found, _ in self.decode(self.scores)]
-
-
-def _first_pieces(word_index: np.ndarray) -> np.ndarray:
-    """bool [T]: where a word begins."""
-    before = np.concatenate([[-1], word_index[:-1]])
-    return (word_index >= 0) & (word_index != before)
 
 
 class LogitsFunction:

@@ -286,8 +286,7 @@ class _Part:
     @property
     def begins(self) -> np.ndarray:
         """bool `[B, T]`, where a word begins."""
-        before = np.pad(self.words[:, :-1], [(0, 0), (1, 0)], constant_values=-1)
-        return (self.words >= 0) & (self.words != before)
+        return windows.first_pieces(self.words)
 
 
 class _Answers:

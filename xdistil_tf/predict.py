@@ -20,9 +20,6 @@ from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
 from xdistil_tf.evaluate import logits_function
 from xdistil_tf.models import folders
 
-# So many lines are tokenized, sorted by length and run together before they are written.
-_CHUNK = 4096
-
 
 class Predictor:
     """A trained model with its tokenizer and labels.
@@ -117,7 +114,7 @@ class Predictor:
           ValueError: If a line has more or fewer columns than the task has texts; names the line.
         """
         numbered = enumerate(lines, start=1)
-        while chunk := list(itertools.islice(numbered, _CHUNK)):
+        while chunk := list(itertools.islice(numbered, predict_tags.CHUNK)):
             texts, texts_b = self._texts(chunk)
             for row in self.scores(texts, texts_b, batch_size, done):
                 yield self._row(row)
@@ -209,7 +206,8 @@ def _lines(stack: contextlib.ExitStack, path: str) -> Iterator[str]:
         raise FileNotFoundError(f"There is no input file {path}. Expected one text a line.")
     for number, line in enumerate(handle, start=1):
         try:
-            yield line.decode("utf-8").rstrip("\r\n")
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            yield text.removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError as error:
             raise ValueError(
                 f"{path}, line {number}: expected UTF-8. Received: {error.reason} at byte "

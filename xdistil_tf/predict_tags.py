@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from xdistil_tf.data import raw_words, tags
+from xdistil_tf.data import raw_words, tags, windows
 from xdistil_tf.data.padding import pad_batch
 from xdistil_tf.data.tokenization import Tokenizer, WordWindow
 from xdistil_tf.tag_decoding import Decoder
 
 # So many lines are tokenized, sorted by length and run together before they are written.
-_CHUNK = 4096
+CHUNK = 4096
 _DIGITS = 6
 
 
@@ -92,7 +92,7 @@ class Tagger:
         """
         split = raw_words.split_at_spaces if pretokenized else self._split
         remaining = iter(lines)
-        while chunk := list(itertools.islice(remaining, _CHUNK)):
+        while chunk := list(itertools.islice(remaining, CHUNK)):
             places = [split(text) for text in chunk]
             sentences = [
                 [text[start:stop] for start, stop in found]
@@ -112,12 +112,12 @@ class Tagger:
         """Of each sentence those of its words, `[W, C]`."""
         count = len(self._labels)
         found = [np.zeros((len(words), count), np.float32) for words in sentences]
-        left = [len(windows) for windows in encoded]
-        windows = [(number, one) for number, some in enumerate(encoded) for one in some]
+        left = [len(some) for some in encoded]
+        numbered = [(number, one) for number, some in enumerate(encoded) for one in some]
         # Similar lengths share a batch, so little is padded.
-        windows.sort(key=lambda one: len(one[1].encoding.input_ids))
-        for start in range(0, len(windows), batch_size):
-            batch = windows[start : start + batch_size]
+        numbered.sort(key=lambda one: len(one[1].encoding.input_ids))
+        for start in range(0, len(numbered), batch_size):
+            batch = numbered[start : start + batch_size]
             arrays = pad_batch(
                 [one.encoding.input_ids for _, one in batch],
                 [one.encoding.segment_ids for _, one in batch],
@@ -168,13 +168,9 @@ def as_line(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _own_first_pieces(window: WordWindow) -> tuple[list[int], list[int]]:
+def _own_first_pieces(window: WordWindow) -> tuple[np.ndarray, np.ndarray]:
     """Places of the first pieces of the words that count in a window, and those words."""
-    own = range(window.words.own_first, window.words.own_stop)
-    pieces, words, before = [], [], -1
-    for place, word in enumerate(window.encoding.word_index):
-        if word != before and word in own:
-            pieces.append(place)
-            words.append(word)
-        before = word
-    return pieces, words
+    index, own = np.array(window.encoding.word_index), window.words
+    counts = (index >= own.own_first) & (index < own.own_stop)
+    places = np.flatnonzero(windows.first_pieces(index) & counts)
+    return places, index[places]

@@ -211,10 +211,7 @@ class Tokenizer:
         pieces: list[list[int]] = [[] for _ in range(count)]
         for token, word in zip(ids, words, strict=True):
             pieces[word].append(token)
-        blank = next(
-            (one for one in (self.unk_id, self.mask_id, self.sep_id) if one is not None), 0
-        )
-        pieces = [one or [blank] for one in pieces]
+        pieces = [one or [self.blank_id] for one in pieces]
         truncated = any(len(one) > room for one in pieces)
         pieces = [one[:room] for one in pieces]
         made = []

@@ -13,6 +13,8 @@ import itertools
 import re
 from collections.abc import Sequence
 
+import numpy as np
+
 SHARED = 4  # Neighbours share at most a quarter of their room.
 _NUMBERED = re.compile(r"(.*)/w(\d+)", re.DOTALL)
 
@@ -25,6 +27,17 @@ class Window:
     stop: int
     own_first: int
     own_stop: int
+
+
+def first_pieces(word_index: np.ndarray) -> np.ndarray:
+    """Where a word begins, bool in the shape of `word_index`: the word of each piece, else -1.
+
+    >>> first_pieces(np.array([-1, 0, 0, 1, -1])).tolist()
+    [False, True, False, True, False]
+    """
+    before = np.full_like(word_index, -1)
+    before[..., 1:] = word_index[..., :-1]
+    return (word_index >= 0) & (word_index != before)
 
 
 def cut(sizes: Sequence[int], room: int) -> list[Window]:
