@@ -111,50 +111,69 @@ def read_conll(path: pathlib.Path, token: int = 0, tag: int | None = -1) -> Iter
       tag: That of the tags; `None`: there are none, and the second cell is missing.
     """
     with_tabs = _has_tabs(path)
-    sentence = _Sentence(token, tag)
+    sentence = _Sentence(token, tag, with_tabs)
     for number, line in read_lines(path):
-        if isinstance(line, str) and not line.strip():
+        if isinstance(line, Problem):
+            sentence.fail(number, line.reason)
+        elif not line or not line.strip():
             if sentence.start:
                 yield sentence.start, sentence.cells()
-            sentence = _Sentence(token, tag, sentence.width)
-        elif isinstance(line, Problem):
-            sentence.fail(number, line.reason)
-        elif not (line.startswith("-DOCSTART-") or (with_tabs and _is_comment(line))):
-            sentence.add(number, _columns(line, with_tabs))
+                sentence = _Sentence(token, tag, with_tabs, sentence.width)
+        elif not (line[0] in "-#" and _is_no_word(line, with_tabs)):
+            sentence.add(number, line)
     if sentence.start:
         yield sentence.start, sentence.cells()
 
 
 class _Sentence:
-    """The lines of one sentence of a CoNLL file, and the first thing that is wrong with them."""
+    """The lines of one sentence of a CoNLL file, and the first thing that is wrong with them.
 
-    def __init__(self, token: int, tag: int | None, width: int = 0):
+    Attributes:
+      start: Number of its first line, 0 before there is one.
+      width: Columns of a line, 0 before they are known.
+    """
+
+    def __init__(self, token: int, tag: int | None, with_tabs: bool, width: int = 0):
         self.start, self.width = 0, width
         self._columns = (token,) if tag is None else (token, tag)
-        self._words: list[str] = []
-        self._tags: list[str] = []
-        self._problem: Problem | None = None
+        self._with_tabs = with_tabs
+        self._numbers: list[int] = []
+        self._lines: list[str] = []
+        self._unreadable: tuple[int, str] | None = None
 
-    def add(self, number: int, cells: Sequence[str]) -> None:
+    def add(self, number: int, line: str) -> None:
         self.start = self.start or number
-        self.width = self.width or len(cells)
-        chosen = [_cell(cells, column) for column in self._columns]
-        if not all(chosen):
-            wanted = "token<TAB>tag" if len(chosen) == 2 else "a token"
-            self.fail(number, f"expected {wanted}, received {_shown(cells)}")
-        elif len(cells) != self.width:
-            self.fail(number, f"expected {self.width} columns as before, received {_shown(cells)}")
-        else:
-            self._words.append(chosen[0])
-            self._tags += chosen[1:]
+        self._numbers.append(number)
+        self._lines.append(line)
 
     def fail(self, number: int, reason: str) -> None:
         self.start = self.start or number
-        self._problem = self._problem or Problem(f"{reason} (line {number})")
+        self._unreadable = self._unreadable or (number, reason)
 
     def cells(self) -> list[str] | Problem:
-        words, tags = "\t".join(self._words), "\t".join(self._tags)
-        return self._problem or ([words, tags] if len(self._columns) == 2 else [words])
+        rows = [_columns(line, self._with_tabs) for line in self._lines]
+        self.width = self.width or (len(rows[0]) if rows else 0)
+        chosen = [[_cell(row, column) for row in rows] for column in self._columns]
+        # The first problem is looked for only where there is one.
+        if self._unreadable or not all(map(all, chosen)) or {*map(len, rows)} != {self.width}:
+            return self._first_problem(rows)
+        return ["\t".join(one) for one in chosen]
+
+    def _first_problem(self, rows: Sequence[Sequence[str]]) -> Problem:
+        found = [self._unreadable] if self._unreadable else []
+        for number, row in zip(self._numbers, rows, strict=True):
+            if not all(_cell(row, column) for column in self._columns):
+                wanted = "token<TAB>tag" if len(self._columns) == 2 else "a token"
+                found.append((number, f"expected {wanted}, received {_shown(row)}"))
+            elif len(row) != self.width:
+                reason = f"expected {self.width} columns as before, received {_shown(row)}"
+                found.append((number, reason))
+        number, reason = min(found)
+        return Problem(f"{reason} (line {number})")
+
+
+def _is_no_word(line: str, with_tabs: bool) -> bool:
+    return line.startswith("-DOCSTART-") or (with_tabs and _is_comment(line))
 
 
 def _columns(line: str, with_tabs: bool) -> list[str]:
