@@ -15,6 +15,7 @@ from xdistil_tf import command_line, evaluate, evaluate_pretraining, evaluate_ta
 from xdistil_tf.bin import shared_flags
 
 FLAGS = flags.FLAGS
+_OF_TASKS = ("by_language", "plot_file", "errors_file", "languages")
 
 
 def define_flags() -> None:
@@ -23,9 +24,7 @@ def define_flags() -> None:
     flags.DEFINE_string("model_dir", None, "Model, run or distill folder.", required=True)
     flags.DEFINE_string("split", "dev", "Split of the task folder.")
     flags.DEFINE_string("records", None, "Record shards; default: a distill folder's own.")
-    flags.DEFINE_string(
-        "teacher", None, "Compared with the model on pretraining records, or on a task."
-    )
+    flags.DEFINE_string("teacher", None, "Compared with the model, on its records or its task.")
     flags.DEFINE_list("languages", [], "Only examples of these. Default: all.")
     flags.DEFINE_bool("by_language", False, "Show a table with a row for each language.")
     flags.DEFINE_string("errors_file", None, "Tagging: every wrong span, as TSV.")
@@ -59,8 +58,7 @@ def main(_) -> None:
 def _scored() -> dict:
     pretraining = FLAGS.records and evaluate_pretraining.is_pretraining(FLAGS.records)
     if pretraining:
-        tasks_only = ("by_language", "plot_file", "errors_file", "languages")
-        if wrong := [f"--{name}" for name in tasks_only if FLAGS[name].value]:
+        if wrong := [f"--{name}" for name in _OF_TASKS if FLAGS[name].value]:
             raise ValueError(f"{FLAGS.records} has no task. Leave out {', '.join(wrong)}.")
         return evaluate_pretraining.evaluate_pretraining(
             FLAGS.model_dir, FLAGS.records, FLAGS.teacher, FLAGS.precision, FLAGS.batch_size or 32

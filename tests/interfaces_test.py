@@ -56,7 +56,7 @@ LEVELS |= {"start_encoder": 2.9, "augment": 3.1, "glue_submission": 3.2, "distil
 LEVELS |= {"preflight": 3.1, "predict": 3.1, "teaching": 3.1, "report": 3.2}
 LEVELS |= {"stages": 3.2, "run": 3.3}
 LEVELS |= {"joined_cache": 3.05, "job": 3.4, "task_teacher": 3.6, "several_teachers": 3.7}
-LEVELS |= {"baseline": 3, "distill": 4, "study": 4.5, "api": 5}
+LEVELS |= {"baseline": 3, "distill": 4, "study_results": 4.4, "study": 4.5, "api": 5}
 
 
 def module_of(path):
