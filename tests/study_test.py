@@ -80,6 +80,16 @@ def test_finished_runs_are_taken_and_the_others_made(definition, first_seed, tmp
     assert {len(row) for row in rows} == {len(columns)}
 
 
+def test_a_result_that_was_taken_over_keeps_its_machine(definition, first_seed, tmp_path):
+    earlier = files.read_json(first_seed)
+    earlier["versions"]["processor"] = "of another machine"
+    files.write_json(tmp_path / "earlier.json", earlier)
+    taken = {"finished_runs": tmp_path / "earlier.json", "options": OPTIONS}
+    one = study.run_study(definition(seeds=[1]), tmp_path / "one", **taken)
+    assert one["versions"] == earlier["versions"]
+    assert one["runs"] == earlier["runs"]
+
+
 def test_result_is_written_after_each_run(definition, tmp_path, monkeypatch):
     def second_fails(job, **kwargs):
         if job.recipe.seed == 2:

@@ -17,7 +17,7 @@ import tensorflow as tf
 import tf_keras
 from absl import logging
 
-from xdistil_tf import checkpoints, files, recipe, recipes, versions
+from xdistil_tf import checkpoints, files, recipe, recipes, study_results
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.evaluate_pretraining import evaluate_pretraining
 from xdistil_tf.interruption import Interruption
@@ -123,7 +123,8 @@ def run_pretraining_study(
             study, arm, seed, output, strategy=strategy, options=options,
             interruption=interruption,
         )  # fmt: skip
-        result = _result(study, made)
+        environment = study_results.environment(made, earlier, finished_runs)
+        result = _result(study, made) | {"versions": environment}
         for target in targets:
             files.write_json(target, result)
     return result
@@ -234,7 +235,6 @@ def _result(
         "teacher": {"model": study.teacher, "metrics": first["teacher"]["metrics"]},
         "comparisons": compare(study.name, groups, study.baseline),
         "table": table(groups, study.seeds),
-        "versions": versions.environment(),
     }
 
 

@@ -18,7 +18,7 @@ import tensorflow as tf
 import tf_keras
 from absl import logging
 
-from xdistil_tf import checkpoints, files, metrics, recipe, recipes, study_results, versions
+from xdistil_tf import checkpoints, files, metrics, recipe, recipes, study_results
 from xdistil_tf.data.readers import task_name
 from xdistil_tf.data.task_records import Options as RecordOptions
 from xdistil_tf.data.task_records import load_task_info
@@ -151,7 +151,8 @@ def run_study(
             content = _run(study, variant, task, seed, output, training)
             tf_keras.backend.clear_session()
         reports[cell] = content
-        result = _result(study, reports)
+        environment = study_results.environment(reports, earlier, finished_runs)
+        result = _result(study, reports) | {"versions": environment}
         for target in targets:
             files.write_json(target, result)
     return result
@@ -222,7 +223,6 @@ def _result(study: Study, reports: Mapping[str, dict[str, Any]]) -> dict[str, An
             ]
         ],
         "table": study_results.table(groups, study.seeds),
-        "versions": versions.environment(),
     }
 
 

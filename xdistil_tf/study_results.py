@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from xdistil_tf import metrics
+from xdistil_tf import files, metrics, versions
 from xdistil_tf.data.readers import task_name
 
 MODELS = ("teacher", "student", "labels_only")
@@ -20,6 +20,21 @@ def run_of(report: Mapping[str, Any]) -> tuple:
     """
     labels = (report["labels_per_class"], report.get("labels_per_language"))
     return report.get("variant"), task_name(report["task"]), *labels, report["seed"]
+
+
+def environment(
+    made: Iterable[Any], earlier: Collection[Any], finished_runs: files.Path | None
+) -> dict[str, Any]:
+    """Versions and machine of a result: the earlier one's, as long as all runs are taken from it.
+
+    Args:
+      made: All runs.
+      earlier: Those that were taken over.
+      finished_runs: The result that they stood in.
+    """
+    if finished_runs and all(one in earlier for one in made):
+        return files.read_json(finished_runs)["versions"]
+    return versions.environment()
 
 
 def compare(reports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
