@@ -259,6 +259,7 @@ def test_variants_share_a_teacher_and_are_compared_with_the_first(small, definit
     assert not (tmp_path / "wider" / "classification_all_seed1" / "teacher").exists()
     assert full["teacher"]["metrics"] == wider["teacher"]["metrics"]
     assert wider["teacher"]["shared_with"] == "full/classification_all_seed1"
+    assert wider["teacher"]["source"] == full["teacher"]["source"] == small.encoder
     assert wider["student"]["parameters"] > full["student"]["parameters"]
     assert full["training_seconds"] > full["teacher"]["seconds"]
     expected = wider["student"]["seconds"] + wider["cache"]["seconds"]

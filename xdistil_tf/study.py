@@ -176,7 +176,8 @@ def _run(
     content["labels_per_language"] = task.labels_per_language
     if variant:
         content["variant"] = variant
-    if shared:
+    if shared:  # What was given, as the one who fine-tuned it says; places are of this machine.
+        content["teacher"]["source"] = expanded(study.teacher)
         content["teacher"]["shared_with"] = str(shared.relative_to(output))
     content["training_seconds"] = _training_seconds(content)
     return _by_macro(content) if study.metric == metrics.MACRO else content

@@ -32,7 +32,7 @@ def test_holds_out_the_larger_of_share_and_rows():
 
 
 def test_taking_more_than_a_third_is_said(caplog):
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         split_task(task(rows(1000)))
         assert caplog.text == ""
         split_task(task(rows(300)))

@@ -229,9 +229,10 @@ def looks_like_conll(path: pathlib.Path, lines: int = 1000) -> bool:
         if not line.strip():
             blank = True
         elif with_tabs:
-            count += 1
-            if not _is_comment(line) and " " in line.split("\t")[-1].strip():
-                return False
+            if not _is_comment(line):
+                count += 1
+                if " " in line.split("\t")[-1].strip():
+                    return False
         else:
             count += 1
             cells = _columns(line, False)

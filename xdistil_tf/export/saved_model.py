@@ -35,6 +35,7 @@ class Task(Protocol):
     task_type: str
     labels: Sequence[str]
     pair: bool
+    metric: str
 
 
 @dataclasses.dataclass(frozen=True)
