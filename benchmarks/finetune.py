@@ -82,10 +82,11 @@ def ours(
 
 
 def _our_run(work, precision, data, dev, task, steps, seed) -> harness.Measured:
-    from xdistil_tf import evaluate, recipe
+    from xdistil_tf import recipe
     from xdistil_tf.checkpoints import StageFolder
     from xdistil_tf.models import folders
     from xdistil_tf.objective import Objective
+    from xdistil_tf.predictions import logits_function, predict_records
     from xdistil_tf.strategies import make_strategy
     from xdistil_tf.trainer import Trainer, TrainerOptions
 
@@ -118,7 +119,7 @@ def _our_run(work, precision, data, dev, task, steps, seed) -> harness.Measured:
             StageFolder(pathlib.Path(folder) / "stage", {"benchmark": "finetune"}),
         )
     wall = time.perf_counter() - began
-    predictions = evaluate.predict_records(evaluate.logits_function(model), dev, task)
+    predictions = predict_records(logits_function(model), dev, task)
     scores, gold = np.stack(predictions.scores), np.asarray(predictions.gold)
     extra = {"loss": result["loss"], "wall_seconds": round(wall, 2)} | _dev_scores(scores, gold)
     return harness.Measured(steps * BATCH, result["seconds"], extra)

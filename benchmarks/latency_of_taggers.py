@@ -70,8 +70,8 @@ def _name(dim: int, units: int) -> str:
 def paths(folder: str, vocabulary: str, minilm: str, calls: Mapping[str, int], seed: int) -> Cases:
     """A case for each model, side and batch size; its `extra` is ms of each call."""
     from xdistil_tf.data.tokenization import load_tokenizer
-    from xdistil_tf.evaluate import logits_function
     from xdistil_tf.predict_tags import Tagger
+    from xdistil_tf.predictions import logits_function
     from xdistil_tf.tag_decoding import decoder_of
 
     tokenizer, texts = load_tokenizer(vocabulary), read_texts(folder)

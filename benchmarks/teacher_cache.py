@@ -167,7 +167,7 @@ def synthetic_records(
 
 def memory(work_dir: str, steps: int) -> dict[str, Callable[[], harness.Measured]]:
     """A cache of all records and some steps of each kind of stage, for the peak memory."""
-    from xdistil_tf.data.task_records import load_task_info
+    from xdistil_tf.data.task_info import load_task_info
 
     work = pathlib.Path(work_dir)
 

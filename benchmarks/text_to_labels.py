@@ -28,7 +28,7 @@ class TextToLabels:
     """
 
     def __init__(self, model, tokenizer):
-        from xdistil_tf.evaluate import logits_function
+        from xdistil_tf.predictions import logits_function
 
         self._tokenizer = tokenizer
         self._logits = logits_function(model)

@@ -8,7 +8,8 @@ from tests.small_task import BILSTM, OPTIONS, RECORDS, stage
 from xdistil_tf import recipe
 from xdistil_tf.continued_pretraining import continue_pretraining
 from xdistil_tf.data import synthetic
-from xdistil_tf.data.readers import Example, read_task
+from xdistil_tf.data.examples import Example
+from xdistil_tf.data.readers import read_task
 from xdistil_tf.distill import distill
 from xdistil_tf.job import Job
 from xdistil_tf.models import folders, pretrained

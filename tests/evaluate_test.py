@@ -7,12 +7,15 @@ import pytest
 
 from tests.small_task import RECORDS, encoder_folder, write_lines
 from xdistil_tf import evaluate
+from xdistil_tf.data.pipeline import Batches
 from xdistil_tf.data.task_records import create_task_records
 from xdistil_tf.data.tokenization import load_tokenizer
-from xdistil_tf.evaluate import EvaluatedModel, Predictions, StageScorer
+from xdistil_tf.evaluate import EvaluatedModel
 from xdistil_tf.models import folders
 from xdistil_tf.objective import Objective
+from xdistil_tf.predictions import Predictions, logits_function, predict_records
 from xdistil_tf.recipe import Term
+from xdistil_tf.stage_scorer import StageScorer
 
 pytest_plugins = ["tests.small_task"]
 
@@ -36,9 +39,7 @@ def test_a_task_folder_and_its_records_give_the_same(trained, small):
 
 def test_accuracy_equals_numpy(trained, small, model):
     records = small.records("dev")
-    predictions = evaluate.predict_records(
-        evaluate.logits_function(model), records, small.info, batch_size=5
-    )
+    predictions = predict_records(logits_function(model), records, small.info, batch_size=5)
     assert predictions.ids == records.ids.tolist()
     accuracy = np.mean(np.argmax(predictions.scores, -1) == np.array(predictions.gold))
     result = EvaluatedModel(str(trained)).on_records(small.info.pattern("dev"))
@@ -112,15 +113,13 @@ def test_a_stages_objective_is_the_mean_over_examples(model, small):
     objective = Objective([Term(loss="task", weight=0.5)], "classification", model.available)
     values = []
     for size in (5, 48):
-        batches = evaluate.Batches(small.records("dev"), size, shuffle=False)
+        batches = Batches(small.records("dev"), size, shuffle=False)
         scorer = StageScorer(model, batches, objective, None, small.info)
         metrics, samples = scorer.measure()
         values.append(metrics)
         assert samples is None
     assert values[0] == pytest.approx(values[1], abs=1e-5)
-    predictions = evaluate.predict_records(
-        evaluate.logits_function(model), small.records("dev"), small.info
-    )
+    predictions = predict_records(logits_function(model), small.records("dev"), small.info)
     scores, gold = np.stack(predictions.scores).astype(np.float64), np.array(predictions.gold)
     logs = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
     expected = -0.5 * np.mean(logs[np.arange(48), gold])

@@ -46,6 +46,8 @@ LEVELS |= {
 }
 LEVELS |= {
     "bound_data": 3,
+    "predictions": 2.95,
+    "stage_scorer": 3,
     "evaluate": 3,
     "teacher_pass": 2.5,
     "cache": 3,

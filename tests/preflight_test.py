@@ -10,8 +10,8 @@ import pytest
 from tests.small_task import encoder_folder
 from xdistil_tf import files, preflight
 from xdistil_tf.data.tokenization import load_tokenizer
-from xdistil_tf.evaluate import Predictions
 from xdistil_tf.models import folders
+from xdistil_tf.predictions import Predictions
 
 pytest_plugins = ["tests.small_task"]
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.small_task import OPTIONS, encoder_folder, make_cache, stage, student_recipe
-from xdistil_tf import cache, checkpoints, evaluate, files, optimizers, recipe, trainer
+from xdistil_tf import cache, checkpoints, files, optimizers, recipe, stage_scorer, trainer
 from xdistil_tf.checkpoints import StageFolder
 from xdistil_tf.interruption import Interrupted, Interruption
 from xdistil_tf.run import run
@@ -277,7 +277,7 @@ def test_an_interruption_in_an_evaluation_leaves_it_to_the_run_that_goes_on(
     train, undisturbed, tmp_path, monkeypatch
 ):
     """A stop is asked for in each evaluation once, as the first batch is scored."""
-    original, seen = evaluate.StageScorer.measure, set()
+    original, seen = stage_scorer.StageScorer.measure, set()
 
     def asked_once(self, stop):
         place = len(list((tmp_path / "run").glob("*/stage.json"))), len(seen)
@@ -286,7 +286,7 @@ def test_an_interruption_in_an_evaluation_leaves_it_to_the_run_that_goes_on(
             interruption.requested = True
         return original(self, stop)
 
-    monkeypatch.setattr(evaluate.StageScorer, "measure", asked_once)
+    monkeypatch.setattr(stage_scorer.StageScorer, "measure", asked_once)
     stops = []
     for _ in range(40):
         interruption = Interruption()

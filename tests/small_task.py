@@ -12,8 +12,10 @@ import pytest
 from xdistil_tf import cache, recipe, teaching
 from xdistil_tf.data import synthetic
 from xdistil_tf.data.record_set import RecordSet
-from xdistil_tf.data.task_records import Options, TaskInfo, create_task_records
-from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
+from xdistil_tf.data.task_info import TaskInfo
+from xdistil_tf.data.task_records import Options, create_task_records
+from xdistil_tf.data.tokenization import load_tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer
 from xdistil_tf.models import folders
 from xdistil_tf.models.encoder import Encoder
 from xdistil_tf.models.pretrained import save_encoder

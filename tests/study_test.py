@@ -35,6 +35,7 @@ def definition(small, tmp_path_factory):
             "seeds": [1, 2],
             "accept_weak_teacher": True,
             "labels_only": False,
+            "export": False,
         }
         return study.Study.model_validate(fields | changes)
 
@@ -105,6 +106,20 @@ def test_result_is_written_after_each_run(definition, tmp_path, monkeypatch):
     assert [one["seed"] for one in result["runs"]] == [1]
     (row,) = [row for row in result["table"]["rows"] if row[0] == "**student**"]
     assert row[2] == "–"
+
+
+def test_students_are_exported_unless_the_study_says_no(definition, tmp_path, monkeypatch):
+    jobs = []
+
+    def stopped(job, **_):
+        jobs.append(job)
+        raise ValueError("stopped")
+
+    monkeypatch.setattr(study, "distill", stopped)
+    for exported in (True, False):
+        with pytest.raises(ValueError, match="stopped"):
+            study.run_study(definition(export=exported), tmp_path, options=OPTIONS)
+    assert [job.export for job in jobs] == [True, False]
 
 
 def test_finished_runs_of_another_study_are_refused(definition, first_seed, tmp_path):

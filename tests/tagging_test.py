@@ -26,6 +26,7 @@ from xdistil_tf.evaluate import EvaluatedModel
 from xdistil_tf.metrics import spans
 from xdistil_tf.models import folders
 from xdistil_tf.predict import Predictor, predict_file
+from xdistil_tf.predictions import predict_records
 from xdistil_tf.run import run
 
 pytest_plugins = ["tests.small_task", "tests.small_tags", "tests.calls"]
@@ -59,7 +60,7 @@ def test_a_student_learns_and_is_selected_by_the_mean_over_languages(tagger):
 
 
 def test_every_gold_word_is_scored_once_in_its_order(tagged, tagger):
-    predictions = evaluate.predict_records(
+    predictions = predict_records(
         lambda batch: np_logits(batch), tagged.records("dev"), tagged.info, batch_size=7
     )
     gold, _ = predictions.comparable(tagged.info)

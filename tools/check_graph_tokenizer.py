@@ -21,7 +21,8 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from xdistil_tf import files
-from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
+from xdistil_tf.data.tokenization import load_tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer
 from xdistil_tf.export.graph_tokenizer import make_graph_tokenizer
 from xdistil_tf.export.parity import versions
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from xdistil_tf import files, versions
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.records import decode_example
-from xdistil_tf.data.task_records import load_task_info
+from xdistil_tf.data.task_info import load_task_info
 
 
 def texts(records: RecordSet) -> list[str]:

@@ -26,10 +26,11 @@ from xdistil_tf.data import readers
 from xdistil_tf.data.augmentation import candidates as candidates_lib
 from xdistil_tf.data.augmentation import rounds, rows, vectors, words
 from xdistil_tf.data.augmentation.settings import Settings
+from xdistil_tf.data.examples import TaskData
 from xdistil_tf.data.layouts import USUAL_COLUMNS, Columns
 from xdistil_tf.data.pretraining.vocabulary import Vocabulary
-from xdistil_tf.data.readers import TaskData
-from xdistil_tf.data.tokenization import Tokenizer, find_tokenizer, load_tokenizer
+from xdistil_tf.data.tokenization import find_tokenizer, load_tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer
 from xdistil_tf.interruption import Interrupted, Interruption
 from xdistil_tf.models import folders, pretrained
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from xdistil_tf import files
 from xdistil_tf.data.pretraining.manifest import MANIFEST
 from xdistil_tf.data.record_set import RecordSet
-from xdistil_tf.data.task_records import TaskInfo, load_task_info
-from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
+from xdistil_tf.data.task_info import TaskInfo, load_task_info
+from xdistil_tf.data.tokenization import load_tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer
 
 
 class BoundData:

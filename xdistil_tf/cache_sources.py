@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from xdistil_tf import files, outputs
 from xdistil_tf.data.pretraining.manifest import MANIFEST
 from xdistil_tf.data.record_set import RecordSet
-from xdistil_tf.data.task_records import TaskInfo, load_task_info
-from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
+from xdistil_tf.data.task_info import TaskInfo, load_task_info
+from xdistil_tf.data.tokenization import load_tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from xdistil_tf import files, recipe
+from xdistil_tf.data.examples import Example
 from xdistil_tf.data.pretraining import processes, write_pretraining_records
 from xdistil_tf.data.pretraining.unseen_text import copy_without, text_keys
-from xdistil_tf.data.readers import Example
 from xdistil_tf.data.tokenization import load_tokenizer
 from xdistil_tf.interruption import Interruption
 from xdistil_tf.models import folders

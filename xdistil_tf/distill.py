@@ -16,8 +16,10 @@ from xdistil_tf import files, recipe, report, several_teachers, task_teacher
 from xdistil_tf.baseline import BaselineRun, train_baseline
 from xdistil_tf.continued_pretraining import continue_pretraining
 from xdistil_tf.data.readers import read_task
-from xdistil_tf.data.task_records import TaskInfo, create_task_records
-from xdistil_tf.data.tokenization import Tokenizer, find_tokenizer, load_tokenizer
+from xdistil_tf.data.task_info import TaskInfo
+from xdistil_tf.data.task_records import create_task_records
+from xdistil_tf.data.tokenization import find_tokenizer, load_tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer
 from xdistil_tf.export.model_folder import export_model_folder
 from xdistil_tf.interruption import Interruption
 from xdistil_tf.job import Job

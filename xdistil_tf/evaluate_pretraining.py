@@ -12,8 +12,8 @@ from xdistil_tf import preflight, pretraining_scores
 from xdistil_tf.bound_data import BoundData
 from xdistil_tf.data.pipeline import Batches, check_lengths
 from xdistil_tf.data.record_set import RecordSet
-from xdistil_tf.evaluate import batches_once
 from xdistil_tf.models import folders
+from xdistil_tf.predictions import batches_once
 
 
 def is_pretraining(pattern: str) -> bool:

@@ -9,10 +9,11 @@ from typing import Any
 from absl import logging
 
 from xdistil_tf import files
-from xdistil_tf.data.readers import Example
-from xdistil_tf.data.task_records import TaskInfo
-from xdistil_tf.evaluate import Judge, Predictions
+from xdistil_tf.data.examples import Example
+from xdistil_tf.data.task_info import TaskInfo
+from xdistil_tf.evaluate import Judge
 from xdistil_tf.metrics import spans
+from xdistil_tf.predictions import Predictions
 
 HEADER = ("id", "language", "kind", "gold", "predicted", "words")
 

@@ -16,9 +16,10 @@ from tqdm import tqdm
 from xdistil_tf import files, predict_tags
 from xdistil_tf.data import tags
 from xdistil_tf.data.padding import pad_batch
-from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
-from xdistil_tf.evaluate import logits_function
+from xdistil_tf.data.tokenization import load_tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer
 from xdistil_tf.models import folders
+from xdistil_tf.predictions import logits_function
 
 
 class Predictor:

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from xdistil_tf.data import raw_words, tags, windows
 from xdistil_tf.data.padding import pad_batch
-from xdistil_tf.data.tokenization import Tokenizer, WordWindow
+from xdistil_tf.data.tokenizer import Tokenizer, WordWindow
 from xdistil_tf.tag_decoding import Decoder
 
 # So many lines are tokenized, sorted by length and run together before they are written.

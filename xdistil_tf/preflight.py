@@ -11,15 +11,11 @@ from typing import Any
 
 from xdistil_tf import files, metrics
 from xdistil_tf.data.record_set import RecordSet
-from xdistil_tf.data.task_records import TaskInfo
-from xdistil_tf.data.tokenization import (
-    Tokenizer,
-    check_same_vocabulary,
-    has_tokenizer,
-    load_tokenizer,
-)
-from xdistil_tf.evaluate import Predictions, logits_function, predict_records
+from xdistil_tf.data.task_info import TaskInfo
+from xdistil_tf.data.tokenization import has_tokenizer, load_tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer, check_same_vocabulary
 from xdistil_tf.models import folders, pretrained
+from xdistil_tf.predictions import Predictions, logits_function, predict_records
 
 
 @dataclasses.dataclass(frozen=True)

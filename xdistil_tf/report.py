@@ -11,16 +11,11 @@ from xdistil_tf import checkpoints, files, tag_decoding, versions
 from xdistil_tf.baseline import BaselineRun
 from xdistil_tf.cache_folder import TeacherCache
 from xdistil_tf.data.record_set import RecordSet
-from xdistil_tf.data.task_records import TaskInfo
-from xdistil_tf.evaluate import (
-    Predictions,
-    latency_ms,
-    logits_function,
-    parameter_counts,
-    predict_records,
-)
+from xdistil_tf.data.task_info import TaskInfo
+from xdistil_tf.evaluate import latency_ms, parameter_counts
 from xdistil_tf.metrics import MACRO
 from xdistil_tf.models import folders, pretrained
+from xdistil_tf.predictions import Predictions, logits_function, predict_records
 from xdistil_tf.preflight import Check
 from xdistil_tf.trainer import assign
 

@@ -15,8 +15,10 @@ from typing import Any
 
 from xdistil_tf import cache, joined_cache, preflight, task_teacher, teaching
 from xdistil_tf.data.record_set import RecordSet
-from xdistil_tf.data.task_records import TaskInfo, create_task_records
-from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
+from xdistil_tf.data.task_info import TaskInfo
+from xdistil_tf.data.task_records import create_task_records
+from xdistil_tf.data.tokenization import load_tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer
 from xdistil_tf.job import Job
 from xdistil_tf.models import folders
 from xdistil_tf.recipe import Recipe

@@ -30,14 +30,14 @@ from xdistil_tf.data import language_draw
 from xdistil_tf.data.pipeline import Batches, check_lengths
 from xdistil_tf.data.pretraining.dynamic import masking_of
 from xdistil_tf.data.record_set import RecordSet
-from xdistil_tf.data.task_records import TaskInfo
-from xdistil_tf.evaluate import StageScorer
+from xdistil_tf.data.task_info import TaskInfo
 from xdistil_tf.interruption import Interruption
 from xdistil_tf.metrics import classification
 from xdistil_tf.models import folders
 from xdistil_tf.objective import Objective
 from xdistil_tf.optimizers import learning_rate_schedule
 from xdistil_tf.stage_parts import count_parameters, stage_variables, unreached_parts
+from xdistil_tf.stage_scorer import StageScorer
 from xdistil_tf.teachers import CachedTeacher, LiveTeacher
 from xdistil_tf.teaching import Teaching
 from xdistil_tf.trainer import Evaluator, Trainer, stage_steps

@@ -12,8 +12,8 @@ from xdistil_tf import files, recipe, strategies
 from xdistil_tf.checkpoints import StageFolder
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.records import decode_example
-from xdistil_tf.data.task_records import TaskInfo
-from xdistil_tf.data.tokenization import Tokenizer
+from xdistil_tf.data.task_info import TaskInfo
+from xdistil_tf.data.tokenizer import Tokenizer
 from xdistil_tf.models import embeddings, folders, pretrained
 from xdistil_tf.models.bilstm import BiLSTM
 from xdistil_tf.models.encoder import Encoder

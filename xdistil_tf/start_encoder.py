@@ -14,9 +14,9 @@ from typing import Any
 from absl import logging
 
 from xdistil_tf import files, recipe
-from xdistil_tf.data.task_records import TaskInfo
-from xdistil_tf.data.tokenization import Tokenizer
-from xdistil_tf.models import encoder_presets, folders, foreign, pretrained, projected
+from xdistil_tf.data.task_info import TaskInfo
+from xdistil_tf.data.tokenizer import Tokenizer
+from xdistil_tf.models import encoder_presets, folders, foreign_folders, pretrained, projected
 from xdistil_tf.models.encoder import Encoder
 from xdistil_tf.models.projected import ProjectedEncoder
 
@@ -208,7 +208,7 @@ def _made_foreign(folder: str, fields: dict[str, Any], head: dict[str, Any], see
             f"config.json. Received: {', '.join(f'model.{name}' for name in sorted(fields))}. "
             "Leave them out."
         )
-    return foreign.load_foreign(folder, head, allow_missing_head=True, seed=seed)
+    return foreign_folders.load_foreign(folder, head, allow_missing_head=True, seed=seed)
 
 
 def num_labels(task: TaskInfo) -> int:

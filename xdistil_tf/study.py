@@ -20,8 +20,8 @@ from absl import logging
 
 from xdistil_tf import checkpoints, files, metrics, recipe, recipes, study_results
 from xdistil_tf.data.readers import task_name
+from xdistil_tf.data.task_info import load_task_info
 from xdistil_tf.data.task_records import Options as RecordOptions
-from xdistil_tf.data.task_records import load_task_info
 from xdistil_tf.distill import distill
 from xdistil_tf.interruption import Interruption
 from xdistil_tf.job import Job
@@ -64,6 +64,7 @@ class Study(recipe.Config):
         (), description="Of the baseline, trained at each: the best held-out value is reported."
     )
     accept_weak_teacher: bool = False
+    export: bool = pydantic.Field(True, description="Whether each student is exported too.")
     init_checkpoint: str | None = None
     variants: dict[str, tuple[str, ...]] = pydantic.Field(
         {},
@@ -306,6 +307,7 @@ def _job(
             languages=task.languages,
         ),
         accept_weak_teacher=study.accept_weak_teacher,
+        export=study.export,
         labels_only=study.labels_only,
         labels_only_learning_rates=study.labels_only_learning_rates,
     )

@@ -14,7 +14,7 @@ from absl import logging
 
 from xdistil_tf import files, preflight, report
 from xdistil_tf.bound_data import BoundData
-from xdistil_tf.data.task_records import TaskInfo
+from xdistil_tf.data.task_info import TaskInfo
 from xdistil_tf.job import Job
 from xdistil_tf.models import folders, pretrained
 from xdistil_tf.run import run

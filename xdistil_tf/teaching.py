@@ -13,7 +13,7 @@ from absl import logging
 from xdistil_tf import cache, cache_rows, files, joined_cache, outputs, recipe, word_demands
 from xdistil_tf.data.pretraining import dynamic
 from xdistil_tf.data.record_set import RecordSet
-from xdistil_tf.data.task_records import TaskInfo
+from xdistil_tf.data.task_info import TaskInfo
 from xdistil_tf.data.tokenization import has_tokenizer, load_tokenizer
 from xdistil_tf.interruption import Interruption
 from xdistil_tf.models import folders, pretrained

@@ -1,7 +1,7 @@
 import pytest
 
+from xdistil_tf.data.examples import Example
 from xdistil_tf.data.features import Truncation, featurise, featurise_words
-from xdistil_tf.data.readers import Example
 
 
 def one(example, tokenizer, task_type, labels=("0", "1"), **options):

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from xdistil_tf.data.readers import Example, TaskData
+from xdistil_tf.data.examples import Example, TaskData
 from xdistil_tf.data.split import split_task, text_key
 
 

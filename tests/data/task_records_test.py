@@ -4,7 +4,7 @@ import pytest
 import tokenizers
 
 from xdistil_tf import files
-from xdistil_tf.data import task_records
+from xdistil_tf.data import task_info, task_records
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.records import decode_example
 from xdistil_tf.data.tokenization import load_tokenizer
@@ -133,7 +133,7 @@ def test_records_that_may_not_be_replaced_stay(task_dir, tokenizer, tmp_path):
     message = r"were made of other inputs \(num_shards, train.tsv differ\).*another folder"
     with pytest.raises(ValueError, match=message):
         create(task_dir, tokenizer, tmp_path, replace=False, options=options)
-    assert task_records.load_task_info(tmp_path / "records") == second
+    assert task_info.load_task_info(tmp_path / "records") == second
 
 
 def test_a_labelled_test_set_reports(write, tokenizer, tmp_path):
@@ -152,10 +152,10 @@ def test_an_unknown_split_names_those_there_are(task_dir, tokenizer, tmp_path):
 
 def test_an_unfinished_folder_is_an_error_with_its_cure(tmp_path):
     with pytest.raises(FileNotFoundError, match="no finished records folder. Run create_task_data"):
-        task_records.load_task_info(tmp_path)
+        task_info.load_task_info(tmp_path)
     (tmp_path / "task.json").write_text(json.dumps({"format": 7}))
     with pytest.raises(ValueError, match="has format 7. Expected 1"):
-        task_records.load_task_info(tmp_path)
+        task_info.load_task_info(tmp_path)
     (tmp_path / "task.json").write_text(json.dumps({"format": 1, "task": "x"}))
     with pytest.raises(ValueError, match="is damaged: it lacks"):
-        task_records.load_task_info(tmp_path)
+        task_info.load_task_info(tmp_path)

@@ -4,12 +4,8 @@ import pytest
 import tokenizers
 from tokenizers import models, pre_tokenizers, processors
 
-from xdistil_tf.data.tokenization import (
-    Tokenizer,
-    check_same_vocabulary,
-    kept_lengths,
-    load_tokenizer,
-)
+from xdistil_tf.data.tokenization import load_tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer, check_same_vocabulary, kept_lengths
 
 
 def tokens_of(tokenizer, encoding):

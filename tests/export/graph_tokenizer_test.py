@@ -12,7 +12,8 @@ import tensorflow as tf
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
+from xdistil_tf.data.tokenization import load_tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer
 from xdistil_tf.export import unigram as unigram_lib
 from xdistil_tf.export.graph_tokenizer import (
     GraphTokenizer,

@@ -11,12 +11,14 @@ import tensorflow as tf
 import tokenizers
 from tokenizers import models, processors
 
-from xdistil_tf import evaluate, files, predict_tags
-from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
+from xdistil_tf import files, predict_tags
+from xdistil_tf.data.tokenization import load_tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer
 from xdistil_tf.export import compared_texts, parity, saved_model
 from xdistil_tf.export.saved_model import ServedTask, export_saved_model
 from xdistil_tf.models.bilstm import BiLSTM
 from xdistil_tf.models.encoder import Encoder
+from xdistil_tf.predictions import LogitsFunction
 
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
@@ -299,7 +301,7 @@ def test_a_tagging_model_takes_strings_and_gives_words_and_entities(
     model, task, folder = _tagger(crf, bilstm), ServedTask("tagging", _TAGS), tmp_path / "1"
     export_saved_model(model, tokenizer, task, folder, max_seq_length=16)
     loaded = parity.load_exported(folder)
-    logits_of = evaluate.LogitsFunction(model)
+    logits_of = LogitsFunction(model)
     tagger = predict_tags.Tagger(logits_of, logits_of.decode, tokenizer, _TAGS, 16)
     expected = list(tagger.rows(_TAGGED))
     assert len(expected[4]["words"]) > 60 and sum(len(one["entities"]) for one in expected) > 9

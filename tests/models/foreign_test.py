@@ -13,7 +13,7 @@ from tests.small_task import OPTIONS, stage, student_recipe
 from xdistil_tf import files
 from xdistil_tf.export import parity
 from xdistil_tf.export.model_folder import export_model_folder
-from xdistil_tf.models import folders, foreign
+from xdistil_tf.models import folders, foreign, foreign_folders
 from xdistil_tf.predict import Predictor
 from xdistil_tf.run import run
 from xdistil_tf.teachers import LiveTeacher
@@ -142,7 +142,7 @@ def test_every_layout_of_safetensors_is_read(saved, kind, layout, tmp_path):
 def test_a_head_of_ours_is_kept_with_it(saved, kind, tmp_path):
     folder, _ = saved(kind)
     head = {"kind": "tagging", "num_labels": 3, "crf": kind == "albert"}
-    model = foreign.load_foreign(folder, head, allow_missing_head=True, seed=3)
+    model = foreign_folders.load_foreign(folder, head, allow_missing_head=True, seed=3)
     assert model.fresh_parts == ("head",)
     folders.save_model(model, tmp_path, ["O", "B-X", "I-X"])
     again = folders.load_model(tmp_path)
@@ -150,7 +150,7 @@ def test_a_head_of_ours_is_kept_with_it(saved, kind, tmp_path):
     assert folders.class_names(tmp_path) == ("O", "B-X", "I-X")
     np.testing.assert_array_equal(again(BATCH)["logits"], model(BATCH)["logits"])
     assert again(BATCH)["logits"].shape == (2, 4, 3)
-    same = foreign.load_foreign(folder, head, allow_missing_head=True, seed=3)
+    same = foreign_folders.load_foreign(folder, head, allow_missing_head=True, seed=3)
     np.testing.assert_array_equal(same(BATCH)["logits"], model(BATCH)["logits"])
 
 
@@ -158,7 +158,7 @@ def test_a_head_of_ours_is_kept_with_it(saved, kind, tmp_path):
 def test_a_sentence_is_read_where_all_of_it_has_been_seen(saved, kind, last):
     folder, _ = saved(kind)
     head = {"kind": "classification", "num_labels": 2}
-    model = foreign.load_foreign(folder, head, allow_missing_head=True)
+    model = foreign_folders.load_foreign(folder, head, allow_missing_head=True)
     states, given = ours(model)[0], model(BATCH, request={"representation": None})
     place = [3, 1] if last else [0, 0]
     np.testing.assert_allclose(given["representation"], states[[0, 1], place], atol=1e-6)

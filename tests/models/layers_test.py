@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from xdistil_tf.models import layers
+from xdistil_tf.models import encoder_layers, layers
 
 SEED = tf.constant([1, 2])
 
@@ -126,7 +126,7 @@ def test_activations(name, function):
 
 
 def test_position_0_alone_equals_position_0_of_all():
-    block = layers.EncoderLayer(
+    block = encoder_layers.EncoderLayer(
         index=1, hidden_size=8, num_heads=2, intermediate_size=12, act="gelu", epsilon=1e-5,
         attention_dropout=0.0, attention_output_dropout=0.0, hidden_dropout=0.0,
     )  # fmt: skip
@@ -141,7 +141,7 @@ def test_position_0_alone_equals_position_0_of_all():
 
 
 def test_embedding_adds_word_position_and_segment():
-    layer = layers.EncoderEmbedding(
+    layer = encoder_layers.EncoderEmbedding(
         vocab_size=9, max_positions=8, type_vocab_size=2, embedding_size=4, hidden_size=4,
         position_offset=2, epsilon=1e-12, dropout=0.0,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from xdistil_tf.data.readers import Example
+from xdistil_tf.data.examples import Example
 from xdistil_tf.data.split import Splits, text_key
 
 

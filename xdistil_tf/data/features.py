@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from xdistil_tf.data import windows
-from xdistil_tf.data.readers import Example
-from xdistil_tf.data.tokenization import Encoding, Tokenizer, WordWindow
+from xdistil_tf.data.examples import Example
+from xdistil_tf.data.tokenizer import Encoding, Tokenizer, WordWindow
 
 _CHUNK = 2048
 

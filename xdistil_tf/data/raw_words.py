@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from tokenizers import pre_tokenizers
 
-from xdistil_tf.data.tokenization import Tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer
 
 Spans = list[tuple[int, int]]
 

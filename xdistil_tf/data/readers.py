@@ -7,21 +7,20 @@ prefixes), headed TSV, CSV, JSON lines and CoNLL files. UTF-8, no quoting in TSV
 from __future__ import annotations
 
 import dataclasses
-import glob
 import itertools
-import math
 import pathlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from absl import logging
 
 from xdistil_tf.data import layouts, rows, tags
-from xdistil_tf.data.glue import DIAGNOSTIC, DIAGNOSTIC_FILES, GLUE, SPLIT_FILES
+from xdistil_tf.data.examples import DEFAULT_LANGUAGE, Example, TaskData
+from xdistil_tf.data.glue import GLUE
 from xdistil_tf.data.layouts import USUAL_COLUMNS, Columns, Fields, Spec
+from xdistil_tf.data.row_reader import RowReader, without_language
 from xdistil_tf.data.rows import Problem
+from xdistil_tf.data.task_files import file_names, given_files, task_files
 
-DEFAULT_LANGUAGE = "default"
 _TASK_TYPES = ("classification", "regression", "tagging")
 _METRICS = {
     "classification": "accuracy",
@@ -29,58 +28,6 @@ _METRICS = {
     "tagging": "span_f1",
 }
 _LOOKED_AT = 10_000  # Sentences of a file that tell the scheme of its tags.
-_SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".conll", ".txt")
-_LANGUAGE = re.compile(r"([a-z]{2,3})((?:-[A-Za-z]+)?):(.+)", re.DOTALL)
-_ISO_639_1 = frozenset(
-    "aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu "
-    "cv cy da de dv dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi "
-    "ho hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks "
-    "ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl "
-    "nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg sh si sk "
-    "sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz "
-    "ve vi vo wa wo xh yi yo za zh zu".split()
-)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Example:
-    """One row.
-
-    Attributes:
-      id: `<file stem>:<row>`, rows counted from 1 among the data rows.
-      text: The text; in tagging the words.
-      text_b: The second text of a pair.
-      label: A label, a number (regression), one tag per word, or None where gold is unknown.
-      language: `default` where the data names none.
-      source: File and line.
-      source_id: The id of the example it was derived from (augmented data).
-    """
-
-    id: str
-    text: str | tuple[str, ...]
-    text_b: str | None = None
-    label: str | float | tuple[str, ...] | None = None
-    language: str = DEFAULT_LANGUAGE
-    source: tuple[str, int] = ("", 0)
-    source_id: str | None = None
-
-
-@dataclasses.dataclass
-class TaskData:
-    """A task as read: its kind, its labels in the order of their ids, its splits."""
-
-    task: str
-    task_type: str
-    pair: bool
-    metric: str
-    labels: tuple[str, ...]
-    splits: dict[str, list[Example]]
-    bad_rows: list[tuple[str, int, str]]
-    files: tuple[pathlib.Path, ...] = ()
-
-    @property
-    def languages(self) -> tuple[str, ...]:
-        return tuple(sorted({one.language for split in self.splits.values() for one in split}))
 
 
 def read_task(
@@ -132,7 +79,7 @@ def read_task(
         scheme = _scheme(found, spec, known)
         known = _labels_in_iob2(known, scheme, label_file)
         metric = tags.NO_SPANS if scheme == "none" else metric
-    reader = _Reader(spec, known, max_bad_rows, allow_empty, scheme)
+    reader = RowReader(spec, known, max_bad_rows, allow_empty, scheme)
     data = {}
     for split in sorted(found, key=lambda one: one != "train"):
         kind = "optional" if split.startswith("test") else "required"
@@ -144,7 +91,7 @@ def read_task(
             if not languages or example.language in languages
         ]
         if not data[split]:
-            empty = f"{_names([path for path, _ in found[split]])} of {folder} has no rows"
+            empty = f"{file_names([path for path, _ in found[split]])} of {folder} has no rows"
             if split == "train":
                 raise ValueError(f"{empty}. Expected labelled texts.")
             logging.warning("%s: the task is taken to have no %s split.", empty, split)
@@ -191,7 +138,7 @@ def read_transfer(
       ValueError: If a row is damaged, or two files have the same name.
     """
     spec = dataclasses.replace(_task(task, columns)[1], pair=pair, headed=False)
-    reader = _Reader(spec, (), max_bad_rows)
+    reader = RowReader(spec, (), max_bad_rows)
     examples = []
     for path in given_files(patterns, "transfer_file"):
         examples.extend(
@@ -225,68 +172,13 @@ def read_augmented(
     """
     # The columns of what `augment` writes, whatever those of the task are.
     columns = Columns("text", "text_b" if data.pair else None, "label")
-    reader = _Reader(
+    reader = RowReader(
         Spec(data.task_type, data.pair, columns, headed=True), data.labels, max_bad_rows
     )
     if bad_rows is not None:
         reader.bad_rows = bad_rows
     for path in given_files(patterns, "augmented"):
         yield from reader.read(path, "optional", None, empty_is_unknown=True)
-
-
-def task_files(
-    folder: pathlib.Path, splits: Sequence[str] | None = None, task: str | None = None
-) -> dict[str, list[tuple[pathlib.Path, str | None]]]:
-    """The files of each split with their language: `train.tsv`, or `train-en.tsv` and others.
-
-    Args:
-      folder: Of the task.
-      splits: Those that must be there; None: all there are.
-      task: A name of GLUE, some of whose files are called otherwise.
-
-    Raises:
-      ValueError: If a split stands there twice.
-      FileNotFoundError: If a wanted split is missing.
-    """
-    found: dict[str, list[tuple[pathlib.Path, str | None]]] = {}
-    for split in splits or SPLIT_FILES:
-        stems = SPLIT_FILES.get(split, (split,))
-        if task == DIAGNOSTIC and split == "test":
-            stems = DIAGNOSTIC_FILES
-        plain = [folder / (stem + end) for stem in stems for end in _SUFFIXES]
-        plain = [path for path in plain if path.is_file()]
-        if len(plain) > 1:
-            raise ValueError(f"The split {split!r} stands twice in {folder}: {_names(plain)}.")
-        by_language = [
-            (path, path.stem[len(split) + 1 :])
-            for path in sorted(folder.glob(f"{split}-*"))
-            if path.suffix in _SUFFIXES
-        ]
-        if plain:
-            found[split] = [(plain[0], None)]
-        elif by_language:
-            found[split] = by_language
-        elif splits:
-            raise FileNotFoundError(f"No file of the split {split!r} in {folder}.")
-    return found
-
-
-def given_files(patterns: str | Sequence[str], flag: str) -> list[pathlib.Path]:
-    """Expands the comma-separated globs of a flag; every one must match."""
-    paths: list[pathlib.Path] = []
-    for pattern in patterns.split(",") if isinstance(patterns, str) else patterns:
-        matches = sorted(glob.glob(str(pattern)))
-        if not matches:
-            raise FileNotFoundError(f"No file matches {pattern!r}. Set --{flag}.")
-        paths.extend(pathlib.Path(one) for one in matches if pathlib.Path(one) not in paths)
-    stems = [path.stem for path in paths]
-    for path in paths:
-        if stems.count(path.stem) > 1:
-            raise ValueError(
-                f"Two files of --{flag} are called {path.stem!r}; ids would be ambiguous. "
-                "Rename one."
-            )
-    return paths
 
 
 def _check_languages(data: TaskData, folder: pathlib.Path, wanted: Sequence[str]) -> None:
@@ -318,15 +210,15 @@ def _scheme(found: Mapping[str, list], spec: Spec, known: Sequence[str]) -> str:
         for _, fields in itertools.islice(layouts.open_rows(path, spec, "optional"), _LOOKED_AT):
             if isinstance(fields, Fields) and fields.label is not None:
                 seen.update(fields.label.split(fields.separator))
-    split = (_without_language(tag.strip(), frozenset(known), "") for tag in seen if tag.strip())
+    split = (without_language(tag.strip(), frozenset(known), "") for tag in seen if tag.strip())
     found_tags = [*(one[0] for one in split if isinstance(one, tuple)), *known]
     scheme = tags.detect(found_tags)
     if scheme == "none" and (odd := tags.odd_ones(found_tags)):
         raise ValueError(
-            f"{_names([path for path, _ in group])}: most tags mark spans (B-, I-), and "
+            f"{file_names([path for path, _ in group])}: most tags mark spans (B-, I-), and "
             f"{', '.join(map(repr, odd[:3]))} not. Correct them, or say --tag_scheme=none."
         )
-    logging.info("Tags of %s: scheme %s.", _names([path for path, _ in group]), scheme)
+    logging.info("Tags of %s: scheme %s.", file_names([path for path, _ in group]), scheme)
     return scheme
 
 
@@ -337,176 +229,6 @@ def _labels_in_iob2(known: Sequence[str], scheme: str, label_file: pathlib.Path)
         raise ValueError(
             f"{label_file}: {error}. Name the scheme of the tags with --tag_scheme."
         ) from error
-
-
-class _Reader:
-    """Turns rows into examples, counting the damaged ones."""
-
-    def __init__(
-        self,
-        spec: Spec,
-        labels: Sequence[str],
-        max_bad_rows: int,
-        allow_empty: bool = False,
-        scheme: str = "none",
-    ):
-        self.spec = spec
-        self._allow_empty = allow_empty
-        self._scheme = scheme
-        self.labels = tuple(labels)
-        self.bad_rows: list[tuple[str, int, str]] = []
-        self._max_bad_rows = max_bad_rows
-
-    def read(
-        self,
-        path: pathlib.Path,
-        label: str,
-        language: str | None,
-        empty_is_unknown: bool = False,
-    ) -> Iterator[Example]:
-        stem, file = path.stem, str(path)
-        known = frozenset(self.labels)
-        row = begun = 0
-        for line, fields in layouts.open_rows(path, self.spec, label):
-            row += 1
-            made = fields
-            if isinstance(fields, Fields):
-                if label == "optional" and fields.label == "-1" and "-1" not in known:
-                    fields = fields._replace(label=None)  # As GLUE's test sets are exported.
-                if empty_is_unknown and not (fields.label or "").strip():
-                    fields = fields._replace(label=None)
-                made = _example(fields, self.spec.task_type, known, language, self._allow_empty)
-            if isinstance(made, tuple) and self.spec.task_type == "tagging":
-                made, count = _in_iob2(made, self._scheme, known)
-                begun += count
-            if isinstance(made, Problem):
-                self._report(file, line, made.reason)
-                continue
-            text, text_b, gold, spoken = made
-            yield Example(
-                f"{stem}:{row}", text, text_b, gold, spoken, (file, line), fields.source_id
-            )
-        if begun:
-            logging.info(
-                "%s: %d tags I- that go on with nothing begin an entity: IOB1, or faults.",
-                path,
-                begun,
-            )
-
-    def _report(self, file: str, line: int, reason: str) -> None:
-        self.bad_rows.append((file, line, reason))
-        if len(self.bad_rows) > self._max_bad_rows:
-            raise ValueError(
-                f"{file} line {line}: {reason}. Correct the row, or leave such rows out with "
-                f"--max_bad_rows (now {self._max_bad_rows})."
-            )
-
-
-def _example(
-    fields: Fields,
-    task_type: str,
-    known: frozenset[str],
-    language: str | None,
-    allow_empty: bool = False,
-) -> tuple | Problem:
-    """The text, text_b, label and language of a row, or what is wrong with it."""
-    language = fields.language or language or DEFAULT_LANGUAGE
-    if task_type == "tagging":
-        return _tagged(fields, known, language)
-    text = fields.text.strip()
-    text_b = None if fields.text_b is None else fields.text_b.strip()
-    if not allow_empty and (not text or text_b == ""):
-        return Problem("expected text, received an empty text")
-    label = fields.label
-    if label is None:
-        return text, text_b, None, language
-    split = _without_language(label.strip(), known, language)
-    if isinstance(split, Problem):
-        return split
-    label, language = split
-    if task_type == "regression":
-        number = _number(label)
-        if not math.isfinite(number):
-            return Problem(f"expected a number as label, received {label!r}")
-        return text, text_b, number, language
-    if not label or (known and label not in known):
-        return Problem(f"expected a label of {_some(known)}, received {label!r}")
-    return text, text_b, label, language
-
-
-def _tagged(fields: Fields, known: frozenset[str], language: str) -> tuple | Problem:
-    words = tuple(fields.text.split(fields.separator))
-    if fields.separator != "\t":  # Spaces may be doubled; a token of a column may be any.
-        words = tuple(word for word in words if word.strip())
-    if not any(word.strip() for word in words):
-        return Problem("expected words, received an empty text")
-    words, language = _words_without_language(words, language)
-    if fields.label is None:
-        return words, None, None, language
-    gold = []
-    for tag in fields.label.split(fields.separator):
-        tag = tag.strip()
-        if tag:
-            split = _without_language(tag, known, "")
-            if isinstance(split, Problem):
-                return split
-            tag, found = split
-            gold.append(tag)
-            language = found or language
-    if len(words) != len(gold):
-        return Problem(f"expected one tag per word, received {len(words)} words, {len(gold)} tags")
-    return words, None, tuple(gold), language
-
-
-def _words_without_language(words: tuple[str, ...], language: str) -> tuple[tuple, str]:
-    """Takes off what PAN-X as it is distributed has before every word: `en:Ada`."""
-    code = words[0].partition(":")[0]
-    if code not in _ISO_639_1 or not all(word.startswith(f"{code}:") for word in words):
-        return words, language
-    return tuple(word[len(code) + 1 :] or " " for word in words), code
-
-
-def _in_iob2(made: tuple, scheme: str, known: frozenset[str]) -> tuple[tuple | Problem, int]:
-    """What a row says with its tags in IOB2, and how many entities began with `I-`."""
-    words, text_b, gold, language = made
-    if gold is None:
-        return made, 0
-    try:
-        gold, begun = tags.to_iob2(gold, scheme)
-    except ValueError as error:
-        return Problem(f"{error} (--tag_scheme={scheme})"), 0
-    unknown = next((tag for tag in gold if known and tag not in known), None)
-    if unknown is not None:
-        return Problem(f"expected a tag of {_some(known)}, received {unknown!r}"), 0
-    return (words, text_b, gold, language), begun
-
-
-def _without_language(
-    label: str, known: frozenset[str], language: str
-) -> tuple[str, str] | Problem:
-    """Splits `en:B-PER`. A label that is known as it stands keeps its colon.
-
-    Where no labels are known, `num:date` and `ent:date` may be two classes. Only two-letter codes,
-    and what stands before a number, are then languages.
-    """
-    match = None if label in known else _LANGUAGE.fullmatch(label)
-    if not match:
-        return label, language
-    prefix, region, rest = match.groups()
-    if known or prefix in _ISO_639_1 or math.isfinite(_number(rest)):
-        return rest, prefix + region
-    return Problem(
-        f"{label!r} may be one label, or the label {rest!r} in the language {prefix + region!r}; "
-        "expected a labels.tsv beside it that lists the one that is meant"
-    )
-
-
-def _number(text: str) -> float:
-    """The value of a text, NaN if it is no number."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def task_name(task: str) -> str:
@@ -575,12 +297,3 @@ def _refuse_texts_as_labels(
             "Name them in a header with --text_column and --label_column, or list the labels in "
             "labels.tsv."
         )
-
-
-def _some(known: frozenset[str]) -> str:
-    shown = sorted(known)[:12]
-    return f"{shown}{' and others' * (len(known) > 12)}" if known else "at least one character"
-
-
-def _names(paths: Sequence[pathlib.Path]) -> str:
-    return ", ".join(path.name for path in paths)

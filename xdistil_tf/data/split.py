@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from absl import logging
 
-from xdistil_tf.data.readers import Example, TaskData
+from xdistil_tf.data.examples import Example, TaskData
 
 TRAINING_SPLITS = ("train", "heldout", "transfer", "augmented")
 

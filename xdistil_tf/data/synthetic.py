@@ -24,7 +24,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 from xdistil_tf import files
-from xdistil_tf.data import rows, tokenization
+from xdistil_tf.data import rows, tokenization, tokenizer
 from xdistil_tf.data.reviews import LABELS, Grammar
 
 Path = str | pathlib.Path
@@ -134,7 +134,7 @@ def generate_corpus(path: Path, num_documents: int = 3000, seed: int = 0) -> Non
 
 def train_wordpiece(
     corpus_files: Path | Sequence[Path], vocab_size: int, folder: Path
-) -> tokenization.Tokenizer:
+) -> tokenizer.Tokenizer:
     """Trains an uncased BERT WordPiece tokenizer and saves it as a Hugging Face folder.
 
     Equal files give equal ids in every process. Every printable ASCII character is in the

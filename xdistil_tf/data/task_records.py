@@ -12,57 +12,19 @@ from typing import Any
 from absl import logging
 
 from xdistil_tf import files, versions
-from xdistil_tf.data import features, readers, records, split
+from xdistil_tf.data import examples, features, readers, records, split, task_files
 from xdistil_tf.data.augmented import Augmented
+from xdistil_tf.data.examples import TaskData
 from xdistil_tf.data.glue import SPLIT_FILES
 from xdistil_tf.data.layouts import USUAL_COLUMNS, Columns
-from xdistil_tf.data.readers import TaskData
 from xdistil_tf.data.split import Splits
-from xdistil_tf.data.tokenization import Tokenizer
+from xdistil_tf.data.task_info import FORMAT, TaskInfo, current, load_task_info
+from xdistil_tf.data.tokenizer import Tokenizer
 
-FORMAT = 1
 LABEL_PIECES = ("first", "all")
 _SPLITS = "|".join(("train", "heldout", "transfer", "augmented", *SPLIT_FILES))
 _OURS = re.compile(rf"\.?({_SPLITS})-\d{{5,}}-of-\d{{5,}}\.(tfrecord|index)(\.\d+\.tmp)?")
 _UNFINISHED = ".unfinished"
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskInfo:
-    """The content of `task.json`; field by field in `docs/interfaces.md`, section 4."""
-
-    folder: pathlib.Path
-    task: str
-    task_type: str
-    pair: bool
-    labels: tuple[str, ...]
-    metric: str
-    tokenizer: Mapping[str, Any]
-    max_seq_length: int
-    splits: Mapping[str, Mapping[str, Any]]
-    select: str
-    report: str
-    languages: tuple[str, ...]
-    dropped: Mapping[str, int]
-    inputs: Mapping[str, Any]
-    fingerprint: str
-    format: int = FORMAT
-
-    @property
-    def tokenizer_folder(self) -> pathlib.Path:
-        return self.folder / "tokenizer"
-
-    def pattern(self, split_name: str) -> str:
-        """The glob of a split's shards.
-
-        Raises:
-          ValueError: If there is no such split; names those there are.
-        """
-        if split_name not in self.splits:
-            raise ValueError(
-                f"{self.folder} has no split {split_name!r}. It has {list(self.splits)}."
-            )
-        return str(self.folder / f"{split_name}-*.tfrecord")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +141,7 @@ def _augmented(
 
     damaged: list[tuple[str, int, str]] = []
 
-    def read() -> Iterator[readers.Example]:
+    def read() -> Iterator[examples.Example]:
         damaged.clear()  # They are read twice.
         return readers.read_augmented(patterns, data, options.max_bad_rows, damaged)
 
@@ -206,7 +168,7 @@ def _require_same_train(patterns: str | Sequence[str], data: TaskData) -> None:
         for path in data.files
         if path.name.startswith("train")
     }
-    for path in readers.given_files(patterns, "augmented"):
+    for path in task_files.given_files(patterns, "augmented"):
         manifest = path.with_name(f"{path.name}.json")
         if not manifest.is_file():
             continue
@@ -282,42 +244,6 @@ def write_task_records(
     return load_task_info(folder)
 
 
-def load_task_info(folder: str | pathlib.Path) -> TaskInfo:
-    """Reads `task.json`.
-
-    Raises:
-      FileNotFoundError: If the folder has none.
-      ValueError: If it is damaged or of another format.
-    """
-    folder = pathlib.Path(folder)
-    path = folder / "task.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"No task.json in {folder}: it is no finished records folder. Run create_task_data."
-        )
-    content = files.read_json(path)
-    if content.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} has format {content.get('format')}. Expected {FORMAT}. Create the records "
-            "again."
-        )
-    names = {field.name for field in dataclasses.fields(TaskInfo)} - {"folder"}
-    if missing := sorted(names - set(content)):
-        raise ValueError(f"{path} is damaged: it lacks {missing}. Create the records again.")
-    known = {name: content[name] for name in names}
-    known["labels"], known["languages"] = tuple(known["labels"]), tuple(known["languages"])
-    return TaskInfo(folder=folder, **known)
-
-
-def current(output_dir: str | pathlib.Path, inputs: Mapping[str, Any]) -> TaskInfo | None:
-    """The finished records folder, if it was made from the same inputs."""
-    try:
-        info = load_task_info(output_dir)
-    except (FileNotFoundError, ValueError):
-        return None
-    return info if files.fingerprint(info.inputs) == files.fingerprint(inputs) else None
-
-
 def _input_fingerprints(
     task_dir: str | pathlib.Path,
     transfer_file: str | Sequence[str] | None,
@@ -325,11 +251,11 @@ def _input_fingerprints(
 ) -> dict[str, str]:
     """By names, not paths: a folder that moved is the same input."""
     folder = pathlib.Path(task_dir)
-    found = [path for group in readers.task_files(folder).values() for path, _ in group]
+    found = [path for group in task_files.task_files(folder).values() for path, _ in group]
     found += [folder / "labels.tsv"] * (folder / "labels.tsv").is_file()
     named = {path.name: path for path in found}
     for role, flag, patterns in _given(transfer_file, augmented):
-        for path in readers.given_files(patterns, flag):
+        for path in task_files.given_files(patterns, flag):
             named[f"{role}/{path.name}"] = path
     return {name: files.file_fingerprint(path) for name, path in named.items()}
 
@@ -348,10 +274,10 @@ def _check_ids(
     augmented: str | Sequence[str] | None = None,
 ) -> None:
     """Ids are `<file stem>:<row>`: no other file may give those of another file."""
-    groups = readers.task_files(folder).values()
+    groups = task_files.task_files(folder).values()
     taken = {path.stem: path for group in groups for path, _ in group}
     for role, flag, patterns in _given(transfer_file, augmented):
-        for path in readers.given_files(patterns, flag):
+        for path in task_files.given_files(patterns, flag):
             other = taken.setdefault(path.stem, path)
             if not path.samefile(other):
                 raise ValueError(
@@ -410,7 +336,7 @@ def _cleared(folder: pathlib.Path) -> None:
 def _write_split(
     folder: pathlib.Path,
     name: str,
-    examples: Collection[readers.Example],
+    examples: Collection[examples.Example],
     data: TaskData,
     tokenizer: Tokenizer,
     max_seq_length: int,
@@ -421,7 +347,7 @@ def _write_split(
     truncation = features.Truncation()
     labelled = 0
 
-    def counted() -> Iterator[readers.Example]:
+    def counted() -> Iterator[examples.Example]:
         nonlocal labelled
         for one in examples:
             labelled += one.label is not None

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from xdistil_tf import crf
 from xdistil_tf.data import raw_words, tags
-from xdistil_tf.data.tokenization import Tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer
 from xdistil_tf.export import graph_tokenizer, graph_windows
 from xdistil_tf.export.graph_words import GraphWords
 

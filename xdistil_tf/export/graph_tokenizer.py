@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 import tokenizers
 
-from xdistil_tf.data.tokenization import Tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer
 from xdistil_tf.export import unigram, wordpiece
 
 Specials = tuple[tuple[int, int], ...]

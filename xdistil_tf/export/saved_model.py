@@ -20,9 +20,9 @@ from absl import logging
 
 from xdistil_tf import crf, files, predict_tags
 from xdistil_tf.data import tags
-from xdistil_tf.evaluate import LogitsFunction
 from xdistil_tf.export import compared_texts, parity
 from xdistil_tf.models import folders
+from xdistil_tf.predictions import LogitsFunction
 
 FORMAT = 1
 _SIGNATURES = ("all", "ids")

@@ -19,7 +19,7 @@ import tf_keras
 
 from xdistil_tf import files
 from xdistil_tf import outputs as outputs_lib
-from xdistil_tf.models import layers, lstm
+from xdistil_tf.models import crf_layer, layers, lstm
 from xdistil_tf.models.parted_model import PartedModel
 
 MODEL_TYPE = "xdistil_bilstm"
@@ -99,7 +99,7 @@ class BiLSTM(PartedModel):
         self.activation = _activation(config["activation"])
         # In float32: the head is tiny, and logits stay exact.
         self.head = layers.Dense(width, config["num_labels"], name="head")
-        self.crf = layers.Crf(config["num_labels"]) if config["crf"] else None
+        self.crf = crf_layer.Crf(config["num_labels"]) if config["crf"] else None
         self.embedding_dropout, self.bilstm_dropout, self.projection_dropout = (
             layers.StatelessDropout(config["dropout"], salt=salt) for salt in (1, 2, 3)
         )
@@ -144,7 +144,7 @@ class BiLSTM(PartedModel):
         if isinstance(layer, layers.Dense):
             layer.kernel.assign(lstm.glorot(layer.kernel, seed))
             layer.bias.assign(tf.zeros_like(layer.bias))
-        elif isinstance(layer, layers.Crf):
+        elif isinstance(layer, crf_layer.Crf):
             layer.initialise()
         else:
             layer.initialise(seed)
@@ -212,7 +212,7 @@ class BiLSTM(PartedModel):
             outputs.update({key: top[key]() for key in top if key in request})
             if "potentials" in request or "marginals" in request:
                 logits = outputs["logits"] if "logits" in outputs else top["logits"]()
-                outputs |= layers.crf_outputs(self.crf, logits, features, request)
+                outputs |= crf_layer.crf_outputs(self.crf, logits, features, request)
         return outputs
 
     def _top(self, states: tf.Tensor, training: bool, seed):

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from xdistil_tf import outputs as outputs_lib
-from xdistil_tf.models import encoder_config, layers
+from xdistil_tf.models import crf_layer, encoder_config, encoder_layers, layers
 from xdistil_tf.models.parted_model import PartedModel
 
 _PER_LAYER = ("attention", "query", "key", "value")
@@ -56,14 +56,14 @@ class Encoder(PartedModel):
         # Poolers and heads are tiny: float32 costs nothing and keeps logits exact.
         self.pooler = layers.Dense(width, width, "tanh", name="pooler") if own_pooler else None
         self.head_dense = self.head_output = self.masked_lm = self.next_sentence = None
-        self.crf = layers.Crf(head["num_labels"]) if head["crf"] else None
+        self.crf = crf_layer.Crf(head["num_labels"]) if head["crf"] else None
         if head["pooler"] in _HEAD_ACTIVATIONS:
             act = _HEAD_ACTIVATIONS[head["pooler"]]
             self.head_dense = layers.Dense(width, width, act, name="head/dense")
         if head["num_labels"]:
             self.head_output = layers.Dense(width, head["num_labels"], name="head/output")
         if head["kind"] == "pretraining":
-            self.masked_lm = layers.MaskedLmHead(
+            self.masked_lm = encoder_layers.MaskedLmHead(
                 hidden_size=width,
                 embedding_size=config["embedding_size"],
                 vocab_size=config["vocab_size"],
@@ -212,7 +212,7 @@ class Encoder(PartedModel):
         if not {"logits", "potentials", "marginals"}.isdisjoint(request):
             logits = self._logits(vectors, training, seed)
             if self.crf is not None:
-                outputs |= layers.crf_outputs(self.crf, logits, features, request)
+                outputs |= crf_layer.crf_outputs(self.crf, logits, features, request)
             if "logits" in request:
                 outputs["logits"] = logits
         return outputs
@@ -242,9 +242,9 @@ class Encoder(PartedModel):
         return tf.reshape(scores, [shape[0], tf.shape(positions)[1], scores.shape[-1]])
 
 
-def _embedding(config: dict, policy) -> layers.EncoderEmbedding:
+def _embedding(config: dict, policy) -> encoder_layers.EncoderEmbedding:
     after_padding = encoder_config.FAMILIES[config["model_type"]].positions_after_padding
-    return layers.EncoderEmbedding(
+    return encoder_layers.EncoderEmbedding(
         vocab_size=config["vocab_size"],
         max_positions=config["max_position_embeddings"],
         type_vocab_size=config["type_vocab_size"],
@@ -257,10 +257,10 @@ def _embedding(config: dict, policy) -> layers.EncoderEmbedding:
     )
 
 
-def _block(config: dict, index: int, policy) -> layers.EncoderLayer:
+def _block(config: dict, index: int, policy) -> encoder_layers.EncoderLayer:
     # DistilBERT drops nothing between attention and its residual sum.
     after_attention = 0.0 if config["model_type"] == "distilbert" else config["hidden_dropout_prob"]
-    return layers.EncoderLayer(
+    return encoder_layers.EncoderLayer(
         index=index,
         hidden_size=config["hidden_size"],
         num_heads=config["num_attention_heads"],

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from xdistil_tf import files, model_places
-from xdistil_tf.models import bilstm, encoder_config, foreign, layers, pretrained, projected
+from xdistil_tf.models import (
+    bilstm,
+    encoder_config,
+    foreign,
+    foreign_folders,
+    layers,
+    pretrained,
+    projected,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +78,7 @@ def load_model(folder: files.Path, precision: str = "float32", only_run: bool = 
     if is_bilstm(folder):
         model = bilstm.load_bilstm(folder, precision=precision)
     elif is_foreign(folder):
-        model = foreign.load_foreign(folder)
+        model = foreign_folders.load_foreign(folder)
     else:
         model = pretrained.load_encoder(str(folder), precision=precision)
     return layers.only_run(model) if only_run else model
@@ -85,7 +93,7 @@ def save_model(model, folder: files.Path, labels: Sequence[str] | None = None) -
         bilstm.save_bilstm(model, folder)
         return
     if isinstance(model, foreign.ForeignEncoder):
-        foreign.save_foreign(model, folder, labels)
+        foreign_folders.save_foreign(model, folder, labels)
         return
     if isinstance(model, projected.ProjectedEncoder):
         projected.save_projections(model, folder)
@@ -102,7 +110,7 @@ def is_bilstm(folder: files.Path) -> bool:
 def is_foreign(folder: files.Path) -> bool:
     """Whether a model folder holds an architecture that only `transformers` knows."""
     families = (*encoder_config.FAMILIES, bilstm.MODEL_TYPE)
-    return foreign.is_foreign(folder, families)
+    return foreign_folders.is_foreign(folder, families)
 
 
 def read_config(folder: files.Path) -> dict[str, Any]:
@@ -110,7 +118,7 @@ def read_config(folder: files.Path) -> dict[str, Any]:
     if is_bilstm(folder):
         return bilstm.complete_config(files.read_json(pathlib.Path(folder) / "config.json"))
     if is_foreign(folder):
-        return foreign.read_foreign_config(folder)
+        return foreign_folders.read_foreign_config(folder)
     return pretrained.read_config(str(folder))
 
 
@@ -121,7 +129,7 @@ def read_word_embeddings(folder: files.Path) -> np.ndarray:
       ValueError: If it has none.
     """
     if is_foreign(folder):
-        return foreign.read_word_embeddings(folder)
+        return foreign_folders.read_word_embeddings(folder)
     return pretrained.read_word_embeddings(str(folder))
 
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from xdistil_tf.data.examples import Example
 from xdistil_tf.data.pretraining.unseen_text import copy_without, text_keys
-from xdistil_tf.data.readers import Example
 
 REPORTED = [
     Example("dev:1", "the soup  was great"),

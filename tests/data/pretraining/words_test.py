@@ -5,7 +5,8 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
 from xdistil_tf.data.pretraining import words
-from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
+from xdistil_tf.data.tokenization import load_tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer
 
 LINES = [
     "Good FILM, a good-film!",

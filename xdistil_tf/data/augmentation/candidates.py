@@ -14,7 +14,7 @@ import numpy as np
 
 from xdistil_tf.data.augmentation.words import Text, Word
 from xdistil_tf.data.pretraining.vocabulary import Vocabulary
-from xdistil_tf.data.tokenization import Tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer
 
 _SCORES = 1 << 25  # Of a forward pass: words of the vocabulary times rows.
 

@@ -13,9 +13,9 @@ from absl import logging
 from xdistil_tf import files
 from xdistil_tf.data.augmentation import rounds, words
 from xdistil_tf.data.augmentation.settings import Settings
-from xdistil_tf.data.readers import Example, TaskData
+from xdistil_tf.data.examples import Example, TaskData
 from xdistil_tf.data.split import text_key
-from xdistil_tf.data.tokenization import Tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer
 
 HEADER = ("id", "text", "text_b", "label", "source_id", "rules")
 _CHUNK = 1024  # Examples tokenized together.

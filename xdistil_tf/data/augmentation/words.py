@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from xdistil_tf.data.tokenization import Tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer
 
 # Function words, and what apostrophes leave of them; wh-words may be replaced, as published.
 STOP_WORDS = frozenset(

@@ -32,7 +32,7 @@ from xdistil_tf.data.pretraining.settings import Settings
 from xdistil_tf.data.pretraining.shards import counts_path, open_store, write_shard
 from xdistil_tf.data.pretraining.splits import Split, divide
 from xdistil_tf.data.pretraining.vocabulary import Vocabulary
-from xdistil_tf.data.tokenization import Tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer
 
 Path = str | pathlib.Path
 

@@ -9,7 +9,8 @@ import pathlib
 from xdistil_tf.data.pretraining.settings import Settings
 from xdistil_tf.data.pretraining.vocabulary import Vocabulary
 from xdistil_tf.data.pretraining.words import Tokenize, fast_tokenization
-from xdistil_tf.data.tokenization import Tokenizer, load_tokenizer
+from xdistil_tf.data.tokenization import load_tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)

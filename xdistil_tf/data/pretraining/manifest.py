@@ -13,7 +13,7 @@ from xdistil_tf.data import records
 from xdistil_tf.data.pretraining.job import Job
 from xdistil_tf.data.pretraining.shards import counts_path
 from xdistil_tf.data.pretraining.splits import Split
-from xdistil_tf.data.tokenization import Tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer
 
 MANIFEST = "pretraining.json"
 _BEGUN = "begun.json"

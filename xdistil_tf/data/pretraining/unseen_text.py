@@ -13,8 +13,8 @@ from absl import logging
 
 from xdistil_tf import files
 from xdistil_tf.data import rows
+from xdistil_tf.data.examples import Example
 from xdistil_tf.data.pretraining import text
-from xdistil_tf.data.readers import Example
 from xdistil_tf.data.split import text_key
 
 _MANIFEST = "unseen.json"

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from xdistil_tf.data.tokenization import Tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer
 
 _WIDEST_SHORT = 1 << 16
 

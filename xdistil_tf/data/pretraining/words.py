@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from xdistil_tf.data.tokenization import Tokenizer
+from xdistil_tf.data.tokenizer import Tokenizer
 
 _REMEMBERED = 300_000  # Words; about 50 MB.
 _CHARACTERS = 1 << 24  # Of all of them together.
