@@ -19,8 +19,8 @@ from collections.abc import Callable
 import numpy as np
 from absl import app, flags
 
-from benchmarks import harness
-from benchmarks.harness import comparison
+from benchmarks import harness, result_files
+from benchmarks.result_files import comparison
 
 CANDIDATES, ROUNDS, PROBABILITY = 15, 20, 0.4
 
@@ -127,7 +127,7 @@ def main(_) -> None:
             cases = {"ours": mine.case("ours"), "published": theirs.case("published")}
             measured = harness.rounds(cases, harness.FLAGS.repeats, warmup=0)
     rates = {name: [one.rate for one in values] for name, values in measured.items()}
-    harness.write_results(
+    result_files.write_results(
         harness.FLAGS.output or "augmentation",
         [comparison("augmentation", rates["ours"], rates["published"], "sentences/s", 10.0)],
         {

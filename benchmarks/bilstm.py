@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from absl import app, flags
 
-from benchmarks import harness
+from benchmarks import harness, result_files
 
 FLAGS = flags.FLAGS
 
@@ -171,7 +171,7 @@ def compare(rates: Mapping[str, Sequence[float]]) -> list[dict]:
             f"representation stage, {mine.split()[1]}, length-sorted; "
             f"PyTorch {other.split()[1]}, {_NAMES[kind]}"
         )
-        rows.append(harness.comparison(name, rates[mine], rates[other], "sentences/s", aim))
+        rows.append(result_files.comparison(name, rates[mine], rates[other], "sentences/s", aim))
     return rows
 
 
@@ -186,7 +186,7 @@ def main(argv):
         "seed": FLAGS.seed,
     }
     rates = measure(data, FLAGS.repeats)
-    harness.write_results(
+    result_files.write_results(
         FLAGS.output or "bilstm",
         compare(rates),
         {

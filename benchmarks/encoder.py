@@ -15,8 +15,8 @@ from collections.abc import Callable
 import numpy as np
 from absl import app
 
-from benchmarks import harness
-from benchmarks.harness import comparison
+from benchmarks import harness, result_files
+from benchmarks.result_files import comparison
 
 WIDTH, LAYERS, HEADS, FFN, VOCABULARY = 768, 12, 12, 3072, 30522
 _PEAK = 4096
@@ -177,7 +177,7 @@ def main(_) -> None:
             limit = statistics.median(rates[f"ours_{key}_{precision}"]) / 1e9
             title = f"forward, {precision}, share of {name}"
             comparisons.append(comparison(title, reached, limit, "GFLOP/s", goal))
-    harness.write_results(
+    result_files.write_results(
         harness.FLAGS.output or "encoder",
         comparisons,
         {

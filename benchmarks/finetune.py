@@ -19,8 +19,8 @@ from collections.abc import Callable
 import numpy as np
 from absl import app, flags
 
-from benchmarks import harness
-from benchmarks.harness import comparison
+from benchmarks import harness, result_files
+from benchmarks.result_files import comparison
 
 BATCH, LENGTH, RATE, CLIP, DECAY, EPSILON = 32, 64, 5e-5, 1.0, 0.01, 1e-8
 # The last steps whose mean loss is compared: one call of the trainer's compiled loop.
@@ -276,7 +276,7 @@ def main(_) -> None:
         if name.startswith("pytorch") and name.endswith(precision)
     ]  # fmt: skip
     last = {name: values[-1].extra for name, values in measured.items()}
-    harness.write_results(
+    result_files.write_results(
         harness.FLAGS.output or "finetune",
         comparisons,
         {

@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping
 
 from absl import app, flags
 
-from benchmarks import harness, latency_of_encoders, latency_of_taggers
-from benchmarks.harness import comparison
+from benchmarks import harness, latency_of_encoders, latency_of_taggers, result_files
+from benchmarks.result_files import comparison
 from benchmarks.text_to_labels import (
     BATCHES,
     MAX_LENGTH,
@@ -157,7 +157,7 @@ def _measure_bilstms(arguments: dict) -> None:
     calls = milliseconds_of_calls(measured)
     percentiles = percentiles_of(calls)
     sys.stdout.write(_table(percentiles))
-    harness.write_results(
+    result_files.write_results(
         harness.FLAGS.output or "latency",
         _comparisons(percentiles),
         {

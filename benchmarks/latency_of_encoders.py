@@ -20,8 +20,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from benchmarks import harness, text_to_labels
-from benchmarks.harness import comparison
+from benchmarks import harness, result_files, text_to_labels
+from benchmarks.result_files import comparison
 
 # Layers, width, heads, inner width.
 MODELS = {
@@ -247,7 +247,7 @@ def measure(arguments: dict) -> None:
     calls = text_to_labels.milliseconds_of_calls(timed)
     percentiles = text_to_labels.percentiles_of(calls)
     sys.stdout.write(_table(percentiles))
-    harness.write_results(
+    result_files.write_results(
         harness.FLAGS.output or "latency_of_encoders",
         _comparisons(percentiles),
         {
@@ -255,7 +255,7 @@ def measure(arguments: dict) -> None:
             "milliseconds": text_to_labels.summaries_of(calls),
             "labels_equal_to_saved_model_float32": agreement,
             "paper": {"4x312": PAPER},
-            "onnxruntime": harness.package_version("onnxruntime"),
+            "onnxruntime": result_files.package_version("onnxruntime"),
         },
         measurements={f"{name} (ms)": ms for name, ms in calls.items()},
         seed=harness.FLAGS.seed,

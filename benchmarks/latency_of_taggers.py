@@ -17,8 +17,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 
-from benchmarks import harness
-from benchmarks.harness import comparison
+from benchmarks import harness, result_files
+from benchmarks.result_files import comparison
 from benchmarks.text_to_labels import (
     BATCHES,
     milliseconds_of_calls,
@@ -179,7 +179,7 @@ def measure(arguments: dict) -> None:
     calls = milliseconds_of_calls(measured)
     percentiles = percentiles_of(calls)
     sys.stdout.write(_table(percentiles))
-    harness.write_results(
+    result_files.write_results(
         harness.FLAGS.output or "latency_of_taggers",
         _comparisons(percentiles),
         {

@@ -24,7 +24,7 @@ from typing import Any
 import tensorflow as tf
 from absl import app, flags
 
-from benchmarks import harness, tinybert_stage1
+from benchmarks import harness, result_files, tinybert_stage1
 from xdistil_tf import losses, optimizers, recipe
 from xdistil_tf.models import layers, pretrained
 from xdistil_tf.models.bilstm import BiLSTM
@@ -371,7 +371,7 @@ def main(_) -> None:
         for row in STEPS[step](precision)
     ]
     columns = ["part of a step", "ms", "of the update", "GFLOP/s", "of the peak"]
-    harness.write_table(
+    result_files.write_table(
         FLAGS.output or "_".join(["limits", *sorted({*FLAGS.steps} - {*USUAL})]),
         {"columns": columns, "rows": rows},
         {"repeats": FLAGS.repeats, "peak": f"a {_PEAK}^3 product in the same precision"},

@@ -19,8 +19,8 @@ from collections.abc import Callable
 import numpy as np
 from absl import app, flags
 
-from benchmarks import harness
-from benchmarks.harness import comparison
+from benchmarks import harness, result_files
+from benchmarks.result_files import comparison
 
 LENGTH = 128
 LANGUAGES = ("en", "de", "tr")
@@ -118,7 +118,7 @@ def main(_) -> None:
         for name, aim in (("published", 20.0), ("successor", None))
     ]  # fmt: skip
     about = {"languages": list(LANGUAGES), "sentences": FLAGS.sentences * len(LANGUAGES)}
-    harness.write_results(
+    result_files.write_results(
         FLAGS.output or "ner_features", rows, about, measurements=rates, seed=FLAGS.seed
     )
 

@@ -23,9 +23,9 @@ from collections.abc import Callable
 import numpy as np
 from absl import app, flags
 
-from benchmarks import harness
-from benchmarks.harness import comparison
+from benchmarks import harness, result_files
 from benchmarks.ner_features import write_task
+from benchmarks.result_files import comparison
 
 LENGTH, EPOCHS, BATCH, LABEL_BATCH, TEACHER_BATCH = 32, 3, 512, 256, 256
 DIM, UNITS, WIDTH = 300, 200, 384
@@ -39,7 +39,7 @@ FLAGS = flags.FLAGS
 
 def ours(task_dir: str, vocabulary: str, work_dir: str, seed: int) -> dict[str, Callable]:
     """`run`, and what the other side reads."""
-    from xdistil_tf import recipe
+    from xdistil_tf import recipe_files
     from xdistil_tf.data.record_set import RecordSet
     from xdistil_tf.data.records import decode_example
     from xdistil_tf.data.task_records import Options, create_task_records
@@ -81,7 +81,7 @@ def ours(task_dir: str, vocabulary: str, work_dir: str, seed: int) -> dict[str, 
         "stages.2.evaluate.keep_best=task",
         f"seed={seed}",
     ]
-    config = recipe.load_recipe(harness.ROOT / "configs/xtremedistil/ner.yaml", sets)
+    config = recipe_files.load_recipe(harness.ROOT / "configs/xtremedistil/ner.yaml", sets)
     data = {name: task.pattern(name) for name in ("train", "transfer", "heldout")}
 
     def distil() -> harness.Measured:
@@ -216,7 +216,7 @@ def main(_) -> None:
         "updates": measured["ours"][0].extra["updates"],
     }
     named = {f"{name} (s)": values for name, values in seconds.items()}
-    harness.write_results(
+    result_files.write_results(
         FLAGS.output or "ner_pipeline", rows, about, measurements=named, seed=FLAGS.seed
     )
 

@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 from absl import app, flags
 
-from benchmarks import harness
-from benchmarks.harness import comparison
+from benchmarks import harness, result_files
 from benchmarks.latency_of_taggers import MAX_LENGTH, TAGS, read_texts
+from benchmarks.result_files import comparison
 
 SENTENCES_A_LINE = 4
 STUDENT = {"embedding_dim": 50, "lstm_units": 100, "projection_dim": 384}
@@ -97,7 +97,7 @@ def main(_) -> None:
                 measured[size].append(worker.run("predict"))
     peaks = {size: [one.peak_mb for one in values] for size, values in measured.items()}
     name = f"peak memory with {large} MB of text against {small} MB"
-    harness.write_results(
+    result_files.write_results(
         FLAGS.output or "predict_memory",
         [comparison(name, peaks[large], peaks[small], "MB", 0.95)],
         {

@@ -25,8 +25,8 @@ from collections.abc import Callable, Iterator
 
 from absl import app, flags
 
-from benchmarks import harness
-from benchmarks.harness import comparison
+from benchmarks import harness, result_files
+from benchmarks.result_files import comparison
 
 LENGTH, SLOTS, SHARE, SHORT = 128, 20, 0.15, 0.1
 _END = re.compile(r"(?<=[.!?]) +")
@@ -336,7 +336,7 @@ def main(_) -> None:
         work = pathlib.Path(temporary)
         prepare_text(folder, work / "text.txt", harness.FLAGS.megabytes)
         measured = _measure(str(work / "text.txt"), vocabulary, work)
-    harness.write_results(
+    result_files.write_results(
         harness.FLAGS.output or "pretraining_data",
         _comparisons(measured),
         {

@@ -19,8 +19,8 @@ from collections.abc import Callable
 import numpy as np
 from absl import app, flags
 
-from benchmarks import harness
-from benchmarks.harness import comparison
+from benchmarks import harness, result_files
+from benchmarks.result_files import comparison
 
 BATCH, LENGTH, SLOTS, MASKED = 32, 128, 20, 19
 VOCABULARY, MASK, CLS, SEP = 30522, 103, 101, 102
@@ -242,7 +242,7 @@ def write(rates: dict, measured: dict, steps: int, seed: int) -> None:
                 [rate * work for rate in ours_rate], peak, "GFLOP/s",
             )
         )  # fmt: skip
-    harness.write_results(
+    result_files.write_results(
         harness.FLAGS.output or "pretraining_step",
         rows,
         {

@@ -21,8 +21,8 @@ from collections.abc import Callable
 import numpy as np
 from absl import app, flags
 
-from benchmarks import harness
-from benchmarks.harness import comparison
+from benchmarks import harness, result_files
+from benchmarks.result_files import comparison
 
 SLOTS, REAL, TOP_K = 20, 19, 10
 # Bytes of a slot.
@@ -185,7 +185,7 @@ def main(_) -> None:
             named = {name: worker.case(name) for name in worker.names}
             measured = harness.rounds(named, harness.FLAGS.repeats)
     errors = {kept: measured[f"label {kept}"][-1].extra["largest_error"] for kept in AIMS}
-    harness.write_results(
+    result_files.write_results(
         harness.FLAGS.output or "soft_labels",
         _comparisons(measured),
         {

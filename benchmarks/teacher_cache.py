@@ -27,8 +27,8 @@ from collections.abc import Callable
 import numpy as np
 from absl import app, flags
 
-from benchmarks import harness
-from benchmarks.harness import comparison
+from benchmarks import harness, result_files
+from benchmarks.result_files import comparison
 from xdistil_tf import files, versions
 
 SENTENCES, HELDOUT, EPOCHS = 1000, 200, 10
@@ -44,10 +44,10 @@ _PARTS = ("bert_base", "minilm", "memory")
 
 
 def _recipe(overrides: list[str], precision: str):
-    from xdistil_tf import recipe
+    from xdistil_tf import recipe_files
 
     path = harness.ROOT / "configs" / "xtremedistil" / "text.yaml"
-    return recipe.load_recipe(path, [*STUDENT, f"precision={precision}", *overrides])
+    return recipe_files.load_recipe(path, [*STUDENT, f"precision={precision}", *overrides])
 
 
 def _write_sample(source: str, target: pathlib.Path, rows: int, seed: int) -> None:
@@ -275,7 +275,7 @@ def main(_) -> None:
         if "memory" in parts:
             measured |= _measure_memory(work, vocabulary)
     timed = {k: v for k, v in measured.items() if not k.startswith("memory")}
-    harness.write_results(
+    result_files.write_results(
         harness.FLAGS.output or "teacher_cache",
         _comparisons(measured),
         {

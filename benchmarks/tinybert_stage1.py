@@ -22,8 +22,8 @@ from collections.abc import Callable
 import numpy as np
 from absl import app, flags
 
-from benchmarks import harness
-from benchmarks.harness import comparison
+from benchmarks import harness, result_files
+from benchmarks.result_files import comparison
 
 SENTENCES, HELDOUT = 2000, 200
 BATCH, LENGTH, PADDED = 32, 64, 128
@@ -60,9 +60,9 @@ class StageData:
 
 def terms(stage: str) -> tuple:
     """Terms of `configs/tinybert/task.yaml`."""
-    from xdistil_tf import recipe
+    from xdistil_tf import recipe_files
 
-    config = recipe.load_recipe(harness.ROOT / "configs" / "tinybert" / "task.yaml")
+    config = recipe_files.load_recipe(harness.ROOT / "configs" / "tinybert" / "task.yaml")
     return next(one.objective for one in config.stages if one.name == stage)
 
 
@@ -373,7 +373,7 @@ def main(_) -> None:
         pair(best("ours_live"), best("pytorch_dynamic"), 2.0),
         pair("ours_live_float32", "pytorch_dynamic_float32", None),
     ]
-    harness.write_results(
+    result_files.write_results(
         harness.FLAGS.output or "tinybert_stage1",
         [*published, *dynamic],
         {

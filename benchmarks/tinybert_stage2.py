@@ -20,8 +20,8 @@ from collections.abc import Callable
 import numpy as np
 from absl import app, flags
 
-from benchmarks import harness
-from benchmarks.harness import comparison
+from benchmarks import harness, result_files
+from benchmarks.result_files import comparison
 from benchmarks.tinybert_stage1 import (
     BATCH,
     LENGTH,
@@ -158,7 +158,7 @@ def main(_) -> None:
     cached = best("ours_cached")
     published = best("pytorch_published")
     others = [best("pytorch_dynamic"), best("pytorch_without_teacher")]
-    harness.write_results(
+    result_files.write_results(
         harness.FLAGS.output or "tinybert_stage2",
         [
             comparison(f"{cached} against {published}", rates[cached], rates[published],

@@ -22,8 +22,8 @@ from collections.abc import Callable
 
 from absl import app, flags
 
-from benchmarks import harness
-from benchmarks.harness import comparison
+from benchmarks import harness, result_files
+from benchmarks.result_files import comparison
 from xdistil_tf.data.corpus import convert, inputs, mediawiki, sentences
 from xdistil_tf.data.corpus.documents import Document
 
@@ -133,7 +133,7 @@ def main(_) -> None:
     )
     size = megabytes / pages
     of_size = {name: [one * size for one in values] for name, values in rates.items()}
-    harness.write_results(
+    result_files.write_results(
         FLAGS.output or "wikipedia",
         [
             comparison("dump to text", rates["ours"], rates["theirs"], "pages/s", 1.0),

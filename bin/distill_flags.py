@@ -6,7 +6,7 @@ import pathlib
 
 from absl import flags
 
-from xdistil_tf import recipe, recipes
+from xdistil_tf import recipe_files, recipes
 from xdistil_tf.bin import shared_flags
 from xdistil_tf.data.glue import FOLDERS
 from xdistil_tf.data.readers import task_name
@@ -76,7 +76,9 @@ def jobs() -> dict[str, Job]:
 
 def _job(task: str, task_dir: str, several: bool) -> Job:
     name = task_name(task)
-    config = recipe.load_recipe(recipes.find(FLAGS.recipe), shared_flags.recipe_overrides(), name)
+    config = recipe_files.load_recipe(
+        recipes.find(FLAGS.recipe), shared_flags.recipe_overrides(), name
+    )
     shared = [f"seed={config.seed}", f"max_seq_length={config.max_seq_length}"]
     shared += [f"precision={FLAGS.precision}"] if FLAGS.precision else []
     # A teacher without a head, or a general student, serves all tasks.
@@ -88,7 +90,7 @@ def _job(task: str, task_dir: str, several: bool) -> Job:
     }
     return Job(
         recipe=config,
-        teacher_recipe=recipe.load_recipe(
+        teacher_recipe=recipe_files.load_recipe(
             recipes.find(FLAGS.teacher_recipe), shared + FLAGS.set_teacher, name
         ),
         task_dir=task_dir,

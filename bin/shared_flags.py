@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from xdistil_tf import recipe, recipes, strategies
+from xdistil_tf import recipe, recipe_files, recipes, strategies
 from xdistil_tf.data import tags
 from xdistil_tf.data.layouts import Columns
 from xdistil_tf.data.task_records import LABEL_PIECES, Options
@@ -160,7 +160,7 @@ def pretraining_recipe(seed: int) -> recipe.Recipe | None:
             )
         return None
     given = [f"seed={seed}", *([f"precision={FLAGS.precision}"] if FLAGS.precision else [])]
-    return recipe.load_recipe(recipes.find(FLAGS.pretraining_recipe), given + overrides)
+    return recipe_files.load_recipe(recipes.find(FLAGS.pretraining_recipe), given + overrides)
 
 
 def strategy(worker_timeout: int | None = None):

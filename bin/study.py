@@ -12,7 +12,7 @@ import sys
 from absl import flags, logging
 
 import xdistil_tf.with_tensorflow  # noqa: F401 - quiet, before all that import it
-from xdistil_tf import command_line, pretraining_study, recipe, recipes, study
+from xdistil_tf import command_line, pretraining_study, recipe_files, recipes, study
 from xdistil_tf.bin import shared_flags
 from xdistil_tf.interruption import Interruption
 
@@ -36,9 +36,9 @@ def define_flags() -> None:
 def main(_) -> None:
     strategy = shared_flags.strategy()
     path = recipes.find(FLAGS.study, "study")
-    pretraining = recipe.has_field(path, "arms")
+    pretraining = recipe_files.has_field(path, "arms")
     kind = pretraining_study.PretrainingStudy if pretraining else study.Study
-    config = recipe.load_config(kind, path, FLAGS.set)
+    config = recipe_files.load_config(kind, path, FLAGS.set)
     run_it = pretraining_study.run_pretraining_study if pretraining else study.run_study
     with Interruption().listening() as interruption:
         result = run_it(

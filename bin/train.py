@@ -9,7 +9,7 @@ from __future__ import annotations
 from absl import flags, logging
 
 import xdistil_tf.with_tensorflow  # noqa: F401 - quiet, before all that import it
-from xdistil_tf import command_line, recipe, recipes
+from xdistil_tf import command_line, recipe_files, recipes
 from xdistil_tf.bin import shared_flags
 from xdistil_tf.interruption import Interruption
 from xdistil_tf.run import run as run_recipe
@@ -45,7 +45,7 @@ def data_bindings(pairs: list[str]) -> dict[str, str]:
 
 def main(_) -> None:
     strategy = shared_flags.strategy(FLAGS.worker_timeout)
-    config = recipe.load_recipe(recipes.find(FLAGS.recipe), shared_flags.recipe_overrides())
+    config = recipe_files.load_recipe(recipes.find(FLAGS.recipe), shared_flags.recipe_overrides())
     data = data_bindings(FLAGS.data)
     for name in sorted(set(data) - config.data_names()):
         logging.warning("No stage of the recipe reads the data %r, which --data binds.", name)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from benchmarks import harness
+from benchmarks import harness, result_files
 
 NAMES = ("bilstm", "encoder", "finetune", "latency", "pretraining_data", "pretraining_step")
 NAMES += ("soft_labels", "teacher_cache", "wikipedia")
@@ -30,8 +30,8 @@ RESULTS = [path for path in PATHS if path.is_file()]
 def _content(**changes):
     content = {
         "benchmark": "encoder",
-        "comparisons": [harness.comparison("forward", 30.0, 20.0, "sequences/s", 1.2)],
-        "measurements": {"ours": harness.summary([29.0, 31.0, 30.0])},
+        "comparisons": [result_files.comparison("forward", 30.0, 20.0, "sequences/s", 1.2)],
+        "measurements": {"ours": result_files.summary([29.0, 31.0, 30.0])},
         "extra": {},
         "versions": {"python": "3.11"},
         "seed": 0,
@@ -56,30 +56,35 @@ def test_benchmarks_import_without_pytorch():
 
 
 def test_ratio_above_one_means_ours_is_better():
-    assert harness.comparison("a", 30.0, 20.0, "examples/s")["ratio"] == 1.5
-    for unit in harness.LOWER_IS_BETTER:
-        assert harness.comparison("a", 20.0, 30.0, unit)["ratio"] == 1.5
+    assert result_files.comparison("a", 30.0, 20.0, "examples/s")["ratio"] == 1.5
+    for unit in result_files.LOWER_IS_BETTER:
+        assert result_files.comparison("a", 20.0, 30.0, unit)["ratio"] == 1.5
 
 
 def test_comparison_takes_the_median_of_repetitions():
-    row = harness.comparison("a", [1.0, 100.0, 3.0], [2.0, 2.0, 2.0], "examples/s", 1.6)
+    row = result_files.comparison("a", [1.0, 100.0, 3.0], [2.0, 2.0, 2.0], "examples/s", 1.6)
     expected = {"name": "a", "ours": 3.0, "theirs": 2.0, "unit": "examples/s", "ratio": 1.5}
     assert row == expected | {"aim": 1.6}
-    assert tuple(row) == harness.COMPARISON_KEYS
+    assert tuple(row) == result_files.COMPARISON_KEYS
 
 
 def test_summary_keeps_median_and_extremes():
-    assert harness.summary([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0, "repeats": 3}
+    assert result_files.summary([3.0, 1.0, 2.0]) == {
+        "median": 2.0,
+        "min": 1.0,
+        "max": 3.0,
+        "repeats": 3,
+    }
 
 
 def test_schema_accepts_what_is_written(tmp_path, capsys):
-    rows = [harness.comparison("forward", 30.0, 20.0, "sequences/s", 1.2)]
-    path = harness.write_results(
+    rows = [result_files.comparison("forward", 30.0, 20.0, "sequences/s", 1.2)]
+    path = result_files.write_results(
         tmp_path / "encoder.json", rows, {"batch": 16}, measurements={"ours": [29.0, 31.0]}
     )
     content = json.loads(path.read_text(encoding="utf-8"))
     assert content["extra"] == {"threads": harness.THREADS, "batch": 16}
-    assert harness.schema_problems(content) == []
+    assert result_files.schema_problems(content) == []
     assert content["comparisons"] == rows
     assert content["measurements"]["ours"]["median"] == 30.0
     assert "tensorflow" in content["versions"] and "processor" in content["versions"]
@@ -89,11 +94,11 @@ def test_schema_accepts_what_is_written(tmp_path, capsys):
 def test_command_leaves_out_places(monkeypatch):
     arguments = ["/x/latency.py", "--data_dir=/d", "--repeats=3", "--minilm=/m", "--output=/o"]
     monkeypatch.setattr(sys, "argv", arguments)
-    assert harness.command() == "python -m benchmarks.latency --repeats=3"
+    assert result_files.command() == "python -m benchmarks.latency --repeats=3"
 
 
 def _row(**changes):
-    return harness.comparison("forward", 30.0, 20.0, "sequences/s", 1.2) | changes
+    return result_files.comparison("forward", 30.0, 20.0, "sequences/s", 1.2) | changes
 
 
 @pytest.mark.parametrize(
@@ -110,13 +115,13 @@ def _row(**changes):
     ],
 )
 def test_schema_names_what_is_wrong(content, problem):
-    assert problem in "; ".join(harness.schema_problems(content))
-    assert harness.schema_problems(_content()) == []
+    assert problem in "; ".join(result_files.schema_problems(content))
+    assert result_files.schema_problems(_content()) == []
 
 
 def test_write_results_refuses_a_broken_row(tmp_path):
     with pytest.raises(ValueError, match="would not be a benchmark result: comparison 0"):
-        harness.write_results(tmp_path / "encoder.json", [_row(ratio=3.0)])
+        result_files.write_results(tmp_path / "encoder.json", [_row(ratio=3.0)])
     assert not list(tmp_path.iterdir())
 
 
@@ -181,13 +186,13 @@ def test_worker_that_fails_says_so(capfd):
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_committed_results_obey_the_schema(path):
     content = json.loads(path.read_text(encoding="utf-8"))
-    assert harness.schema_problems(content) == []
+    assert result_files.schema_problems(content) == []
     assert content["benchmark"] == path.stem
 
 
 def test_a_table_is_written_with_its_circumstances(tmp_path, capsys):
     table = {"columns": ["part", "ms"], "rows": [["whole", "3.1"]]}
-    path = harness.write_table(tmp_path / "limits.json", table, {"repeats": 2}, seed=4)
+    path = result_files.write_table(tmp_path / "limits.json", table, {"repeats": 2}, seed=4)
     content = json.loads(path.read_text(encoding="utf-8"))
     assert content["table"] == table and content["seed"] == 4
     assert {"command", "versions", "wall_seconds"} <= set(content)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.small_task import BILSTM, OPTIONS, RECORDS, stage
-from xdistil_tf import recipe
+from xdistil_tf import recipe, recipe_files
 from xdistil_tf.continued_pretraining import continue_pretraining
 from xdistil_tf.data import synthetic
 from xdistil_tf.data.examples import Example
@@ -21,7 +21,7 @@ SHORT = ["max_seq_length=32", "stages.0.epochs=null", "stages.0.steps=2", "stage
 
 @pytest.fixture(scope="module")
 def pretraining_recipe():
-    return recipe.load_recipe("configs/bert/continue_pretraining.yaml", SHORT)
+    return recipe_files.load_recipe("configs/bert/continue_pretraining.yaml", SHORT)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_the_main_job_pretrains_its_teacher_first(small, corpus, pretraining_rec
                 ],
             }
         ),
-        teacher_recipe=recipe.load_recipe(
+        teacher_recipe=recipe_files.load_recipe(
             "configs/bert/finetune.yaml",
             ["max_seq_length=32", "stages.0.epochs=null", "stages.0.steps=2"],
         ),
@@ -78,7 +78,7 @@ def test_the_main_job_pretrains_its_teacher_first(small, corpus, pretraining_rec
 
 
 def test_records_have_pairs_only_where_the_recipe_asks(small, corpus, tmp_path):
-    config = recipe.load_recipe(
+    config = recipe_files.load_recipe(
         "configs/bert/continue_pretraining.yaml",
         [
             *SHORT,
@@ -100,6 +100,6 @@ def test_an_encoder_with_a_head_for_a_task_is_refused(small, corpus, pretraining
 
 
 def test_a_job_needs_a_recipe_for_it(small):
-    config = recipe.load_recipe("configs/xtremedistil/text.yaml")
+    config = recipe_files.load_recipe("configs/xtremedistil/text.yaml")
     with pytest.raises(ValueError, match="needs a pretraining_recipe"):
         Job(config, config, "task", "sst-2", "teacher", "runs", continue_pretraining=("text",))

@@ -12,7 +12,16 @@ import pytest
 import tensorflow as tf
 
 from tests.small_task import BILSTM, OPTIONS, encoder_folder, stage, write_lines
-from xdistil_tf import distill, evaluate, files, predict, preflight, recipe, task_teacher
+from xdistil_tf import (
+    distill,
+    evaluate,
+    files,
+    predict,
+    preflight,
+    recipe,
+    recipe_files,
+    task_teacher,
+)
 from xdistil_tf.data import synthetic
 from xdistil_tf.data.task_records import Options
 from xdistil_tf.data.tokenization import load_tokenizer
@@ -270,7 +279,7 @@ def test_a_report_of_other_models_is_made_again(finished, job, tmp_path):
 
 
 def test_another_recipe_in_the_same_folder_is_refused(finished, job):
-    plain = recipe.apply_overrides(STUDENT, ["stages.1.steps=5"])
+    plain = recipe_files.apply_overrides(STUDENT, ["stages.1.steps=5"])
     with pytest.raises(ValueError, match="02_logits.1_head was made with other.*stage.steps was 4"):
         distill.distill(
             job(finished[0], recipe=recipe.Recipe.model_validate(plain)), options=OPTIONS
@@ -439,7 +448,7 @@ def scored(small, job, tmp_path_factory):
     )
     (folder / "task" / "test.tsv").unlink()
     (folder / "task" / "transfer.txt").unlink(missing_ok=True)
-    plain = recipe.apply_overrides(STUDENT, [])
+    plain = recipe_files.apply_overrides(STUDENT, [])
     plain["stages"] = plain["stages"][1:]
     del plain["stages"][0]["unfreeze"]
     report = distill.distill(

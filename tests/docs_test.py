@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from xdistil_tf import api, command_line, interruption, recipe, recipes, study
+from xdistil_tf import api, command_line, interruption, recipe, recipe_files, recipes, study
 from xdistil_tf.data import glue
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -199,15 +199,15 @@ def test_recipes_shown_in_a_page_are_valid(page):
         if "variants" in data:
             complete = {"name": "x", "recipe": "r", "teacher": "t", "seeds": [1]}
             complete["tasks"] = [{"task": "rte", "task_dir": "d"}]
-            recipe.parse_config(study.Study, complete | data, where)
+            recipe_files.parse_config(study.Study, complete | data, where)
             continue
         if "by_task" in data:
-            assert recipe.fields_by_task(data, where).keys() <= glue.GLUE.keys()
+            assert recipe_files.fields_by_task(data, where).keys() <= glue.GLUE.keys()
             continue
         if not {"model", "stages"} <= set(data):
             complete = yaml.safe_load(recipes.find("configs/bert/finetune.yaml").read_text())
             data = complete | data
-        recipe.parse_config(recipe.Recipe, data, where)
+        recipe_files.parse_config(recipe.Recipe, data, where)
 
 
 # Migration.
@@ -319,7 +319,7 @@ def check_fragment(fragment, flags_of):
     elif fragment.startswith(("--set ", "--set_teacher ")):
         flag, override = shlex.split(fragment)
         name = "bert/finetune" if flag == "--set_teacher" else "xtremedistil/text"
-        recipe.load_recipe(recipes.find(f"configs/{name}.yaml"), [override])
+        recipe_files.load_recipe(recipes.find(f"configs/{name}.yaml"), [override])
     elif fragment.startswith("xdistil_tf."):
         check_function(fragment)
     else:
@@ -338,7 +338,7 @@ def check_command(words, flags_of):
         values.setdefault(flag, []).append(value)
     named = [name for name in values.get("--recipe", []) if name != "FILE"]
     path = recipes.find(named[0] if named else "configs/bert/finetune.yaml")
-    recipe.load_recipe(path, values.get("--set", []))
+    recipe_files.load_recipe(path, values.get("--set", []))
 
 
 def check_function(fragment):

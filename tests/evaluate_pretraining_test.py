@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests.small_task import OPTIONS, encoder_folder
-from xdistil_tf import pretraining_scores, recipe
+from xdistil_tf import pretraining_scores, recipe, recipe_files
 from xdistil_tf.data import synthetic
 from xdistil_tf.data.pretraining import write_pretraining_records
 from xdistil_tf.data.record_set import RecordSet
@@ -121,7 +121,7 @@ def test_fillers_and_unused_slots_do_not_count():
 
 
 def test_pretraining_selects_and_reports_by_what_is_held_out(language_model, corpus, tmp_path):
-    config = recipe.load_recipe(
+    config = recipe_files.load_recipe(
         "configs/bert/continue_pretraining.yaml",
         ["max_seq_length=32", "stages.0.epochs=null", "stages.0.steps=4", "stages.0.batch_size=8"],
     )
@@ -137,7 +137,7 @@ def test_pretraining_selects_and_reports_by_what_is_held_out(language_model, cor
 
 
 def test_a_head_that_the_checkpoint_lacks_starts_afresh_and_is_trained(small, corpus, tmp_path):
-    config = recipe.load_recipe(
+    config = recipe_files.load_recipe(
         "configs/bert/continue_pretraining.yaml",
         ["max_seq_length=32", "stages.0.epochs=null", "stages.0.steps=2", "stages.0.batch_size=8"],
     )
@@ -172,7 +172,7 @@ def test_a_student_starts_as_layers_of_its_teacher(language_model, corpus, tmp_p
 
 
 def test_layers_without_a_teacher_are_refused(corpus, tmp_path):
-    config = recipe.load_recipe(
+    config = recipe_files.load_recipe(
         "configs/bert/continue_pretraining.yaml",
         ["max_seq_length=32", "model.layers_from=uniform", "model.num_hidden_layers=1"],
     )
@@ -190,7 +190,7 @@ def test_what_cannot_be_scored_is_named(small, language_model, corpus, tmp_path)
 
 
 def test_a_metric_without_its_head_cannot_select(small, corpus, tmp_path):
-    config = recipe.load_recipe(
+    config = recipe_files.load_recipe(
         "configs/bert/continue_pretraining.yaml",
         [
             "max_seq_length=32",

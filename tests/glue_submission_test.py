@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.small_task import OPTIONS, RECORDS, write_lines
-from xdistil_tf import glue_submission, recipe
+from xdistil_tf import glue_submission, recipe_files
 from xdistil_tf.data.task_records import create_task_records
 from xdistil_tf.predict import Predictor
 from xdistil_tf.run import run
@@ -44,7 +44,7 @@ def model(small, tmp_path_factory):
             info = create_task_records(
                 folder / "task", task, small.tokenizer, folder / "records", None, RECORDS
             )
-            config = recipe.load_recipe(
+            config = recipe_files.load_recipe(
                 "configs/bert/finetune.yaml",
                 ["max_seq_length=32", "stages.0.epochs=null", "stages.0.steps=1"],
             )

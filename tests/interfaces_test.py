@@ -28,7 +28,7 @@ PLAIN += (
     "config_errors",
     "__init__",
 )
-LEVELS = {name: 0 for name in PLAIN} | {"recipe": 0.5}
+LEVELS = {name: 0 for name in PLAIN} | {"recipe": 0.5, "recipe_files": 0.6}
 LEVELS |= {"losses": 0.5, "top_k_loss": 0.2, "crf": 0.2, "cache_sources": 2, "cache_rows": 2}
 LEVELS |= {"word_demands": 2, "cache_folder": 2.5, "cache_checks": 3.1}
 LEVELS |= {"terms": 1, "command_line": 1, "summaries": 1, "optimizers": 1, "checkpoints": 1}
@@ -57,7 +57,13 @@ LEVELS |= {
 LEVELS |= {"start_encoder": 2.9, "augment": 3.1, "glue_submission": 3.2, "distill_tasks": 4.2}
 LEVELS |= {"preflight": 3.1, "predict": 3.1, "teaching": 3.1, "report": 3.2}
 LEVELS |= {"stages": 3.2, "run": 3.3}
-LEVELS |= {"joined_cache": 3.05, "job": 3.4, "task_teacher": 3.6, "several_teachers": 3.7}
+LEVELS |= {
+    "teacher_weights": 1,
+    "joined_cache": 3.05,
+    "job": 3.4,
+    "task_teacher": 3.6,
+    "several_teachers": 3.7,
+}
 LEVELS |= {"baseline": 3, "distill": 4, "study_results": 4.4, "study": 4.5, "api": 5}
 
 

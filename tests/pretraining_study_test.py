@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.small_task import OPTIONS, encoder_folder
-from xdistil_tf import files, pretraining_study, recipe, recipes
+from xdistil_tf import files, pretraining_study, recipe_files, recipes
 from xdistil_tf.data import synthetic
 from xdistil_tf.data.pretraining import write_pretraining_records
 from xdistil_tf.pretraining_study import PretrainingStudy, run_pretraining_study
@@ -148,8 +148,8 @@ def test_a_study_that_means_nothing_is_refused(make, changes, message):
 def test_a_file_tells_which_kind_of_study_it_is(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text(json.dumps({"arms": []}))
-    assert recipe.has_field(path, "arms")
-    assert not recipe.has_field(
+    assert recipe_files.has_field(path, "arms")
+    assert not recipe_files.has_field(
         recipes.find("configs/evidence/xtremedistil_sst2_low.yaml", "study"), "arms"
     )
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import xdistil_tf
-from xdistil_tf import recipe, recipes
+from xdistil_tf import recipe, recipe_files, recipes
 
 ROOT = pathlib.Path(xdistil_tf.__file__).parent.parent
 PARTS = ("head", "projection", "bilstm", "embedding")
@@ -23,7 +23,7 @@ PLAIN = {"model": {"kind": "bilstm"}, "teacher": {}, "stages": [STAGE]}
 
 
 def make(**stage):
-    return recipe.parse_config(recipe.Recipe, PLAIN | {"stages": [STAGE | stage]}, "here")
+    return recipe_files.parse_config(recipe.Recipe, PLAIN | {"stages": [STAGE | stage]}, "here")
 
 
 def write(path, content):
@@ -50,7 +50,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(tmp_path, where, messag
     node[where[-1]] = 1
     path = write(tmp_path / "r.yaml", plain)
     with pytest.raises(ValueError, match=message) as caught:
-        recipe.load_recipe(path)
+        recipe_files.load_recipe(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -86,23 +86,23 @@ def test_what_cannot_be_is_refused(fields, message):
 
 def test_equal_stage_names_are_refused():
     with pytest.raises(ValueError, match="Expected different stage names"):
-        recipe.parse_config(recipe.Recipe, PLAIN | {"stages": [STAGE, STAGE]}, "here")
+        recipe_files.parse_config(recipe.Recipe, PLAIN | {"stages": [STAGE, STAGE]}, "here")
 
 
 def test_a_number_without_a_point_is_a_number(tmp_path):
     """YAML reads 3e-5 as a string."""
     plain = PLAIN | {"stages": [STAGE | {"optimizer": {"learning_rate": 1}}]}
     text = yaml.safe_dump(plain).replace("learning_rate: 1", "learning_rate: 3e-5")
-    config = recipe.load_recipe(write(tmp_path / "r.yaml", text))
+    config = recipe_files.load_recipe(write(tmp_path / "r.yaml", text))
     assert config.stages[0].optimizer.learning_rate == 3e-5
-    config = recipe.load_recipe(
+    config = recipe_files.load_recipe(
         write(tmp_path / "r.yaml", text), ["stages.0.optimizer.learning_rate=7e-4"]
     )
     assert config.stages[0].optimizer.learning_rate == 7e-4
 
 
 def test_overrides_address_the_recipe_as_written():
-    plain = recipe.apply_overrides(
+    plain = recipe_files.apply_overrides(
         PLAIN,
         ["stages.0.epochs=3", "seed=7", "model.embedding.dim=9", "stages.0.train=[head, bilstm]"],
     )
@@ -127,7 +127,7 @@ stages:
   - <<: *first
     name: two
 """
-    config = recipe.load_recipe(
+    config = recipe_files.load_recipe(
         write(tmp_path / "r.yaml", text), ["stages.0.optimizer.epsilon=0.25"]
     )
     assert [one.optimizer.epsilon for one in config.stages] == [0.25, 0.5]
@@ -145,7 +145,7 @@ stages:
 )
 def test_a_wrong_override_says_what_was_expected(tmp_path, override, message):
     with pytest.raises(ValueError, match=message) as caught:
-        recipe.load_recipe(write(tmp_path / "r.yaml", PLAIN), [override])
+        recipe_files.load_recipe(write(tmp_path / "r.yaml", PLAIN), [override])
     assert "\n" not in str(caught.value)
 
 
@@ -154,12 +154,12 @@ def test_what_is_no_recipe_is_refused(tmp_path, content):
     path = tmp_path / "r.yaml"
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(ValueError, match="not valid YAML|expected a mapping"):
-        recipe.load_recipe(path)
+        recipe_files.load_recipe(path)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no file .*none.yaml"):
-        recipe.load_recipe(tmp_path / "none.yaml")
+        recipe_files.load_recipe(tmp_path / "none.yaml")
 
 
 def test_a_recipe_is_frozen():
@@ -212,10 +212,10 @@ def test_every_recipe_parses_and_survives_yaml(path, tmp_path):
         from xdistil_tf import pretraining_study, study
 
         kind = pretraining_study.PretrainingStudy if "arms" in plain else study.Study
-        recipe.load_config(kind, path)
+        recipe_files.load_config(kind, path)
         return
-    config = recipe.load_recipe(path)
-    assert recipe.load_recipe(write(tmp_path / "again.yaml", config.to_yaml())) == config
+    config = recipe_files.load_recipe(path)
+    assert recipe_files.load_recipe(write(tmp_path / "again.yaml", config.to_yaml())) == config
     assert path.read_text(encoding="utf-8").startswith("#")
 
 
@@ -259,7 +259,7 @@ def test_overrides_of_a_study_are_a_list():
     task = {"task": "cola", "task_dir": "d", "set": {"seed": 3}}
     plain = {"name": "s", "recipe": "r", "teacher": "t", "tasks": [task], "seeds": [1]}
     with pytest.raises(ValueError, match="'tasks.0.set': Expected a list of 'path=value'. Rec"):
-        recipe.parse_config(study.Study, plain, "here")
+        recipe_files.parse_config(study.Study, plain, "here")
 
 
 def test_the_data_that_a_recipe_reads():
@@ -292,19 +292,19 @@ def test_recipes_are_found_in_a_checkout_and_when_installed(tmp_path, monkeypatc
 def test_fields_of_a_task_are_set_before_the_overrides(tmp_path):
     by_task = {"cola": {"stages.0.epochs": 50, "max_seq_length": 64}, "rte": {"seed": 3}}
     path = write(tmp_path / "r.yaml", PLAIN | {"by_task": by_task})
-    cola = recipe.load_recipe(path, task="cola")
+    cola = recipe_files.load_recipe(path, task="cola")
     assert (cola.stages[0].epochs, cola.max_seq_length, cola.seed) == (50, 64, 42)
-    set_by_hand = recipe.load_recipe(path, ["stages.0.epochs=7"], "cola")
+    set_by_hand = recipe_files.load_recipe(path, ["stages.0.epochs=7"], "cola")
     assert (set_by_hand.stages[0].epochs, set_by_hand.max_seq_length) == (7, 64)
     for task in (None, "sst-2"):
-        assert recipe.load_recipe(path, task=task) == recipe.load_recipe(path)
+        assert recipe_files.load_recipe(path, task=task) == recipe_files.load_recipe(path)
 
 
 @pytest.mark.parametrize("by_task", [["cola"], {"cola": 3}])
 def test_a_map_of_tasks_that_is_none_is_refused(tmp_path, by_task):
     path = write(tmp_path / "r.yaml", PLAIN | {"by_task": by_task})
     with pytest.raises(ValueError, match="r.yaml: expected by_task to map names of tasks"):
-        recipe.load_recipe(path, task="cola")
+        recipe_files.load_recipe(path, task="cola")
 
 
 @pytest.mark.parametrize("name", ["task", "task_layers"])
@@ -312,17 +312,17 @@ def test_tinyberts_recipes_know_every_task_by_its_name(name):
     from xdistil_tf.data.glue import GLUE
 
     path = ROOT / "configs" / "tinybert" / f"{name}.yaml"
-    known = recipe.fields_by_task(yaml.safe_load(path.read_text()), str(path))
+    known = recipe_files.fields_by_task(yaml.safe_load(path.read_text()), str(path))
     assert known.keys() <= GLUE.keys()
-    epochs = {task: recipe.load_recipe(path, task=task).stages[0].epochs for task in GLUE}
+    epochs = {task: recipe_files.load_recipe(path, task=task).stages[0].epochs for task in GLUE}
     assert (epochs["cola"], epochs["mnli"], epochs["rte"]) == (50, 10, 20)
-    assert recipe.load_recipe(path, task="sts-b").stages[1].data == "train"
+    assert recipe_files.load_recipe(path, task="sts-b").stages[1].data == "train"
 
 
 def test_an_override_of_steps_takes_the_place_of_epochs(tmp_path):
     path = write(tmp_path / "r.yaml", PLAIN)
-    steps = recipe.load_recipe(path, ["stages.0.steps=20"]).stages[0]
+    steps = recipe_files.load_recipe(path, ["stages.0.steps=20"]).stages[0]
     assert (steps.steps, steps.epochs) == (20, None)
     both = ["stages.0.epochs=null", "stages.0.steps=20", "stages.0.epochs=3"]
-    epochs = recipe.load_recipe(path, both).stages[0]
+    epochs = recipe_files.load_recipe(path, both).stages[0]
     assert (epochs.steps, epochs.epochs) == (None, 3)

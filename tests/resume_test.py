@@ -15,7 +15,16 @@ import pytest
 import yaml
 
 from tests.small_task import OPTIONS, encoder_folder, make_cache, stage, student_recipe
-from xdistil_tf import cache, checkpoints, files, optimizers, recipe, stage_scorer, trainer
+from xdistil_tf import (
+    cache,
+    checkpoints,
+    files,
+    optimizers,
+    recipe,
+    recipe_files,
+    stage_scorer,
+    trainer,
+)
 from xdistil_tf.checkpoints import StageFolder
 from xdistil_tf.interruption import Interrupted, Interruption
 from xdistil_tf.run import run
@@ -440,9 +449,9 @@ def test_a_changed_field_refuses_and_is_named(
 ):
     train()
     before = (tmp_path / "run" / "recipe.yaml").read_text()
-    plain = recipe.apply_overrides(recipe.to_plain(SHORT), [f"{path}={value}"])
+    plain = recipe_files.apply_overrides(recipe.to_plain(SHORT), [f"{path}={value}"])
     with pytest.raises(ValueError, match=message):
-        train(recipe.parse_config(recipe.Recipe, plain, "test"))
+        train(recipe_files.parse_config(recipe.Recipe, plain, "test"))
     assert (tmp_path / "run" / "recipe.yaml").read_text() == before
 
 

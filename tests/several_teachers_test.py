@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from tests.small_task import BILSTM, OPTIONS, encoder_folder, stage, student_recipe
-from xdistil_tf import cache, files, joined_cache, recipe, several_teachers, teaching
+from xdistil_tf import cache, files, joined_cache, recipe_files, several_teachers, teaching
 from xdistil_tf.data import readers, synthetic, windows
 from xdistil_tf.data.task_records import Options, create_task_records
 from xdistil_tf.data.tokenization import load_tokenizer
 from xdistil_tf.distill import distill
 from xdistil_tf.job import Job
-from xdistil_tf.joined_cache import Source, Weights, parse_weights, write_joined_cache
+from xdistil_tf.joined_cache import Source, write_joined_cache
 from xdistil_tf.models import folders
 from xdistil_tf.predict_tags import Tagger
+from xdistil_tf.teacher_weights import Weights, parse_weights
 
 pytest_plugins = ["tests.small_task", "tests.small_tags"]
 
@@ -183,7 +184,7 @@ def test_a_missing_sentence_is_named(tagged, other, tmp_path):
 
 
 def job(task, folder, config, **fields):
-    finetune = recipe.load_recipe("configs/bert/finetune.yaml", ["max_seq_length=16"])
+    finetune = recipe_files.load_recipe("configs/bert/finetune.yaml", ["max_seq_length=16"])
     return Job(
         recipe=config,
         teacher_recipe=finetune,

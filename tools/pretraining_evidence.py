@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from evidence_commands import EVIDENCE, ROOT, run, run_study
 
-from xdistil_tf import files, recipe, versions
+from xdistil_tf import files, recipe, recipe_files, versions
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.records import decode_example
 from xdistil_tf.data.tokenization import load_tokenizer
@@ -138,7 +138,7 @@ def continue_pretraining(teacher: str, folder: pathlib.Path, steps: int) -> dict
         "steps": steps,
         "seconds": files.read_json(folder / "lm" / "run.json")["seconds"],
         "recipe": recipe.to_plain(
-            recipe.load_recipe(ROOT / "configs/bert/continue_pretraining.yaml", overrides)
+            recipe_files.load_recipe(ROOT / "configs/bert/continue_pretraining.yaml", overrides)
         ),
         "wikitext": {
             "metrics": metrics,

@@ -14,7 +14,7 @@ import sys
 from absl import flags, logging
 
 import xdistil_tf.with_tensorflow  # noqa: F401 - quiet, before all that import it
-from xdistil_tf import command_line, recipe, recipes, report
+from xdistil_tf import command_line, recipe_files, recipes, report
 from xdistil_tf.data import pretraining, synthetic
 from xdistil_tf.data.task_records import Options
 from xdistil_tf.data.tokenization import load_tokenizer
@@ -57,7 +57,9 @@ def pretrain_teacher(folder: pathlib.Path, seed: int, interruption: Interruption
     if not (folder / "tokenizer" / "tokenizer.json").is_file():
         synthetic.generate_corpus(corpus, _DOCUMENTS, seed)
         synthetic.train_wordpiece([corpus], _VOCABULARY, folder / "tokenizer")
-    config = recipe.load_recipe(recipes.find("configs/bert/pretrain_tiny.yaml"), [f"seed={seed}"])
+    config = recipe_files.load_recipe(
+        recipes.find("configs/bert/pretrain_tiny.yaml"), [f"seed={seed}"]
+    )
     records = folder / "records"
     pretraining.write_pretraining_records(
         corpus,
@@ -89,7 +91,7 @@ def main(_) -> None:
             output / "pretraining", FLAGS.seed, interruption
         )
         name = "quickstart" if not FLAGS.teacher else "text"
-        config = recipe.load_recipe(
+        config = recipe_files.load_recipe(
             recipes.find(f"configs/xtremedistil/{name}.yaml"),
             [f"seed={FLAGS.seed}", "teacher.layer=-1"],
         )
@@ -99,7 +101,9 @@ def main(_) -> None:
             tuned += ["stages.0.epochs=10", "stages.0.optimizer.learning_rate=5e-4"]
         job = Job(
             recipe=config,
-            teacher_recipe=recipe.load_recipe(recipes.find("configs/bert/finetune.yaml"), tuned),
+            teacher_recipe=recipe_files.load_recipe(
+                recipes.find("configs/bert/finetune.yaml"), tuned
+            ),
             task_dir=FLAGS.task_dir or str(output / "task"),
             task=FLAGS.task if FLAGS.task_dir else "classification",
             teacher=teacher,

@@ -23,7 +23,8 @@ from xdistil_tf.job import Job
 from xdistil_tf.models.folders import load_model, save_model
 from xdistil_tf.objective import Objective
 from xdistil_tf.predict import Predictor
-from xdistil_tf.recipe import Evaluate, Optimizer, Recipe, Stage, Term, load_recipe
+from xdistil_tf.recipe import Evaluate, Optimizer, Recipe, Stage, Term
+from xdistil_tf.recipe_files import load_recipe
 from xdistil_tf.run import run
 from xdistil_tf.strategies import make_strategy
 from xdistil_tf.study import Study, run_study

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from xdistil_tf import joined_cache, recipe
+from xdistil_tf import recipe, teacher_weights
 from xdistil_tf.data.task_records import Options as RecordOptions
 
 
@@ -22,7 +22,7 @@ class Job:
       pretraining_recipe: For that.
       model_dir: The distill folder.
       more_teachers: Others whose answers are averaged with the first one's.
-      teacher_weights: Of all of them, as `joined_cache.parse_weights` takes it; `None`: equal.
+      teacher_weights: Of all of them, as `teacher_weights.parse_weights` takes it; `None`: equal.
       tokenizer: The student's; `None`: the first teacher's.
       init_checkpoint: What a student that is an encoder starts from.
       transfer_file: Globs of unlabelled texts; `None`: the train texts.
@@ -60,7 +60,7 @@ class Job:
     def __post_init__(self):
         if self.continue_pretraining and self.pretraining_recipe is None:
             raise ValueError("continue_pretraining needs a pretraining_recipe. Received: None.")
-        joined_cache.parse_weights(self.teacher_weights, 1 + len(self.more_teachers))
+        teacher_weights.parse_weights(self.teacher_weights, 1 + len(self.more_teachers))
         if any(rate <= 0 for rate in self.labels_only_learning_rates):
             raise ValueError(
                 "Invalid labels_only_learning_rates. Expected positive numbers. Received: "

@@ -17,7 +17,7 @@ import tensorflow as tf
 import tf_keras
 from absl import logging
 
-from xdistil_tf import checkpoints, files, recipe, recipes, study_results
+from xdistil_tf import checkpoints, files, recipe, recipe_files, recipes, study_results
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.evaluate_pretraining import evaluate_pretraining
 from xdistil_tf.interruption import Interruption
@@ -191,7 +191,7 @@ def _check_arm(study: PretrainingStudy, arm: Arm) -> None:
 
 def _recipe(study: PretrainingStudy, arm: Arm, seed: int) -> recipe.Recipe:
     overrides = (*study.set, *arm.set, f"seed={seed}")
-    return recipe.load_recipe(recipes.find(arm.recipe), overrides)
+    return recipe_files.load_recipe(recipes.find(arm.recipe), overrides)
 
 
 def _finished_runs(
@@ -210,7 +210,7 @@ def _finished_runs(
     for arm, seed in study.cells():
         if one := runs.get((arm.name, seed)):
             now = recipe.to_plain(_recipe(study, arm, seed))
-            if changes := checkpoints.differences(recipe.completed(one["recipe"]), now):
+            if changes := checkpoints.differences(recipe_files.completed(one["recipe"]), now):
                 raise ValueError(
                     f"{path} was made with another recipe of {arm.name}: {'; '.join(changes[:3])}."
                 )

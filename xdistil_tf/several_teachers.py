@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from xdistil_tf import cache, joined_cache, preflight, task_teacher, teaching
+from xdistil_tf import cache, joined_cache, preflight, task_teacher, teacher_weights, teaching
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.task_info import TaskInfo
 from xdistil_tf.data.task_records import create_task_records
@@ -85,7 +85,7 @@ def teach(
     tagging = task.task_type == "tagging"
     other_ids = [load_tokenizer(one).fingerprint != tokenizer.fingerprint for one in sources]
     request = joined_cache.demanded(job.recipe, tagging and any(other_ids))
-    weights = joined_cache.parse_weights(job.teacher_weights, len(sources))
+    weights = teacher_weights.parse_weights(job.teacher_weights, len(sources))
     _check(job.recipe, request, sources, other_ids[0], weights, task)
     request |= {"logits": None}  # They are reported.
     names = _splits(job, task)
@@ -112,7 +112,7 @@ def _check(
     request: dict[str, None],
     sources: Sequence[str],
     first_has_other_ids: bool,
-    weights: joined_cache.Weights,
+    weights: teacher_weights.Weights,
     task: TaskInfo,
 ) -> None:
     """Refuses before the first teacher learns what could not be joined after the last one has."""

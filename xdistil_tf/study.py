@@ -18,7 +18,7 @@ import tensorflow as tf
 import tf_keras
 from absl import logging
 
-from xdistil_tf import checkpoints, files, metrics, recipe, recipes, study_results
+from xdistil_tf import checkpoints, files, metrics, recipe, recipe_files, recipes, study_results
 from xdistil_tf.data.readers import task_name
 from xdistil_tf.data.task_info import load_task_info
 from xdistil_tf.data.task_records import Options as RecordOptions
@@ -250,7 +250,7 @@ def _recipes(study: Study) -> dict[str, Any]:
 def _finished_runs(study: Study, path: files.Path) -> dict[str, dict[str, Any]]:
     """Cell -> its report, from an earlier result of the same study."""
     earlier = files.read_json(path)
-    known = recipe.parse_config(Study, earlier["study"], str(path))
+    known = recipe_files.parse_config(Study, earlier["study"], str(path))
     ours, theirs = recipe.to_plain(study), recipe.to_plain(known)
     # Seeds and tasks may have been added; what they are run with may not have changed.
     for field in sorted({*ours, *theirs} - {"seeds", "tasks"}):
@@ -261,7 +261,7 @@ def _finished_runs(study: Study, path: files.Path) -> dict[str, dict[str, Any]]:
             )
     # Files that the study names may have changed as well.
     now = _recipes(known)
-    before = {name: recipe.completed(earlier.get(name, {})) for name in now}
+    before = {name: recipe_files.completed(earlier.get(name, {})) for name in now}
     changes = checkpoints.differences(before, now)
     if changes:
         raise ValueError(f"{path} was made with other recipes: {'; '.join(changes[:3])}.")
@@ -286,7 +286,7 @@ def _job(
     shared = (f"seed={seed}", f"max_seq_length={config.max_seq_length}")
     return Job(
         recipe=config,
-        teacher_recipe=recipe.load_recipe(
+        teacher_recipe=recipe_files.load_recipe(
             recipes.find(study.teacher_recipe),
             (*study.set_teacher, *task.set_teacher, *shared),
             task_name(task.task),
@@ -331,14 +331,14 @@ def _shared_teacher(
 def _recipe(study: Study, variant: str | None, task: StudyTask, seed: int) -> recipe.Recipe:
     own = [one for one in _own(study, variant) if not one.startswith(_INIT_CHECKPOINT)]
     overrides = (*study.set, *task.set, *own, f"seed={seed}")
-    return recipe.load_recipe(recipes.find(study.recipe), overrides, task_name(task.task))
+    return recipe_files.load_recipe(recipes.find(study.recipe), overrides, task_name(task.task))
 
 
 def _init_checkpoint(study: Study, variant: str | None) -> str | None:
     """The variant's, if it says one (`null`: none), else the study's."""
     data = {"init_checkpoint": study.init_checkpoint}
     own = [one for one in _own(study, variant) if one.startswith(_INIT_CHECKPOINT)]
-    return recipe.apply_overrides(data, own)["init_checkpoint"]
+    return recipe_files.apply_overrides(data, own)["init_checkpoint"]
 
 
 def _own(study: Study, variant: str | None) -> tuple[str, ...]:

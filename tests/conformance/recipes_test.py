@@ -9,7 +9,7 @@ import yaml
 
 import xdistil_tf
 from tests.small_task import ENCODER, OPTIONS, encoder_folder
-from xdistil_tf import files, outputs, recipe, trainer
+from xdistil_tf import files, outputs, recipe, recipe_files, trainer
 from xdistil_tf.data.pretraining import write_pretraining_records
 from xdistil_tf.export import parity
 from xdistil_tf.export.model_folder import export_model_folder
@@ -41,7 +41,7 @@ class Crash(Exception):
 
 def shrunk(path):
     """The recipe with two updates a stage of a tiny model."""
-    plain = recipe.to_plain(recipe.load_recipe(path))
+    plain = recipe.to_plain(recipe_files.load_recipe(path))
     model = plain["model"]
     if model["kind"] == "bilstm":
         model |= {"lstm_units": 8, "embedding": model["embedding"] | {"dim": 8}}
