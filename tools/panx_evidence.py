@@ -24,6 +24,7 @@ from xdistil_tf import files
 LANGUAGES = ("en", "de", "es", "fr", "tr", "sw")
 # Labelled sentences of a language where labels are many; of one that has fewer, half of them.
 LABELLED = 5000
+TRANSFER = 10_000  # Texts of a language beside them.
 REPORTED = 2000
 STUDIES = ("xtremedistil_panx", "xtremedistil_panx_sizes")
 
@@ -49,7 +50,7 @@ def make_tasks(data: pathlib.Path, folder: pathlib.Path) -> None:
     """`full/` and `low/`, and the transfer texts of the first, with their languages."""
     transfer = []
     for language in LANGUAGES:
-        train = list(sentences(data / f"train-{language}.tsv"))
+        train = list(sentences(data / f"train-{language}.tsv"))[: LABELLED + TRANSFER]
         dev = list(sentences(data / f"dev-{language}.tsv"))[:REPORTED]
         labelled = min(LABELLED, len(train) // 2)
         for name, chosen in (("full", train[:labelled]), ("low", train)):
