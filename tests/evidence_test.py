@@ -5,6 +5,7 @@ import json
 import pathlib
 
 import pytest
+import yaml
 
 from xdistil_tf.data.readers import read_task
 
@@ -55,3 +56,32 @@ def test_small_tasks_of_sst2_are_spread_over_its_train_file(script, tmp_path, mo
     assert made == [rows[0], *rows[1::10]]
     pairs = read_task(tmp_path / "made" / "small" / "pairs", "regression")
     assert len(pairs.splits["train"]) == 10
+
+
+def test_sizes_stand_beside_the_papers(script):
+    panx = script("panx_evidence")
+    run = {
+        "variant": "e50_h200",
+        "retained": 0.9,
+        "student": {
+            "parameters": 2_000_000,
+            "metrics": {"macro": 0.7},
+            "latency_ms": {"batch_1": 1.0, "batch_32": 10.0},
+        },
+        "teacher": {"latency_ms": {"batch_1": 5.0, "batch_32": 60.0}},
+    }
+    table = panx.beside_the_paper({"runs": [run], "versions": {}})["table"]
+    expected = ["E 50, H 200", 2.0, 70.0, "90.0%", 6.0, 5.1, 86.46, "94.1%", 51]
+    assert table["rows"] == [expected]
+    assert len(table["columns"]) == len(expected)
+
+
+def test_every_size_of_the_study_has_the_papers_figures(script):
+    panx = script("panx_evidence")
+    study = yaml.safe_load(
+        (TOOLS.parent / "configs/evidence/xtremedistil_panx_sizes.yaml").read_text("utf-8")
+    )
+    assert list(study["variants"]) == list(panx.PAPER)
+    for name, overrides in study["variants"].items():
+        width, units = (int(part[1:]) for part in name.split("_"))
+        assert overrides == [f"model.embedding.dim={width}", f"model.lstm_units={units}"]
