@@ -54,7 +54,13 @@ LEVELS |= {
     "export": 3.15,
     "start": 3,
 }
-LEVELS |= {"start_encoder": 2.9, "augment": 3.1, "glue_submission": 3.2, "distill_tasks": 4.2}
+LEVELS |= {
+    "start_encoder": 2.9,
+    "recipe_checks": 3,
+    "augment": 3.1,
+    "glue_submission": 3.2,
+    "distill_tasks": 4.2,
+}
 LEVELS |= {"preflight": 3.1, "predict": 3.1, "teaching": 3.1, "report": 3.2}
 LEVELS |= {"stages": 3.2, "run": 3.3}
 LEVELS |= {

@@ -146,6 +146,8 @@ def test_what_goes_wrong_is_told_by_type_word_and_span(tagged, tagger, call, tmp
     missed = sum(one["support"] * (1 - one["recall"]) for one in metrics["by_type"].values())
     assert len(rows) >= round(missed)
     assert outputs["f1.svg"].read_text("utf-8").startswith("<?xml")
+    alone = {name: value for name, value in metrics.items() if name != "teacher"}
+    assert "teacher" not in evaluate_tags.language_table(alone)
     table = evaluate_tags.language_table(metrics)
     assert [line.split()[0] for line in table.splitlines()] == ["language", "en", "sw", "mean"]
 
@@ -193,7 +195,7 @@ def test_what_does_not_fit_tagging_is_refused(tagged, trained, call, tmp_path):
     code, line = call(
         "create_task_data", f"--task_dir={tagged.task_dir}", *shared, "--languages=en,fr"
     )
-    assert code == 1 and "has no examples of fr" in line
+    assert code == 1 and "has no examples of 'fr'" in line
     few = write_tagged(tmp_path / "few", {"train": 3})
     code, line = call("create_task_data", f"--task_dir={few}", *shared, "--labels_per_language=100")
     assert code == 1 and "labels_per_language=100 examples of the language 'en'" in line

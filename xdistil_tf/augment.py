@@ -263,8 +263,10 @@ def _load_masked_lm(folder: str, tokenizer: Tokenizer, precision: str):
     model = folders.load_model(folder, precision, only_run=True)
     if "masked_lm_logits" not in model.available:
         raise ValueError(
-            f"{folder} has no masked-LM head to ask. Expected a model pretrained by masked "
-            f"language modelling. Received: a head of kind {folders.head_kind(folder)!r}."
+            f"{folder} has no masked-LM head to ask. Received: a head of kind "
+            f"{folders.head_kind(folder)!r}. Expected a model pretrained by masked language "
+            "modelling; train --recipe=configs/bert/continue_pretraining.yaml "
+            "--init_checkpoint=<it> makes one."
         )
     if model.config["vocab_size"] < tokenizer.vocab_size:
         raise ValueError(

@@ -24,6 +24,7 @@ from xdistil_tf.export.model_folder import export_model_folder
 from xdistil_tf.interruption import Interruption
 from xdistil_tf.job import Job
 from xdistil_tf.models import folders
+from xdistil_tf.recipe_checks import check_recipe
 from xdistil_tf.run import run
 from xdistil_tf.trainer import TrainerOptions
 
@@ -48,6 +49,8 @@ def distill(
     folder = pathlib.Path(job.model_dir)
     training = {"strategy": strategy, "options": options, "interruption": interruption}
     sources = [folders.find(one) for one in (job.teacher, *job.more_teachers)]
+    if job.init_checkpoint is not None:
+        folders.find(job.init_checkpoint)  # A wrong path is told before the records are made.
     tokenizer = load_tokenizer(find_tokenizer(job.tokenizer) if job.tokenizer else sources[0])
     task = create_task_records(
         job.task_dir,
@@ -60,6 +63,8 @@ def distill(
         replace=not any((folder / name).is_dir() for name in _MADE_FROM_RECORDS),
         augmented=list(job.augmented) if job.augmented else None,
     )
+    bound = _student_bindings(job, task)
+    check_recipe(job.recipe, task.task_type, bound, job.init_checkpoint)
     other_ids = load_tokenizer(sources[0]).fingerprint != tokenizer.fingerprint
     if len(sources) > 1 or other_ids:
         return _distilled_from_several(job, sources, task, tokenizer, training)

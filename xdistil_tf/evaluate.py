@@ -48,7 +48,8 @@ class EvaluatedModel:
         self._labels = folders.read_labels(self._folder)
         if self._labels is None:
             raise ValueError(
-                f"{self._folder} has no labels.json. Expected a model that was trained here."
+                f"{self._folder} has no labels.json: it was not trained on a task here. Expected "
+                "a folder of distill or train; an encoder gets a head by fine-tuning."
             )
         self._precision = precision
         self._batch_size = batch_size

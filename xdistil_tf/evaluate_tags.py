@@ -114,7 +114,8 @@ def language_table(result: Mapping[str, Any]) -> str:
     Args:
       result: The content of `metrics.json`, perhaps with `teacher`.
     """
-    metric, columns = result["metric"], [result, *([result["teacher"]] * ("teacher" in result))]
+    metric = result["metric"]
+    columns = [result, result["teacher"]] if "teacher" in result else [result]
     names = ["language", "examples", metric, "teacher"][: 2 + len(columns)]
     rows = [names]
     for language, own in _languages(result).items():
@@ -157,8 +158,9 @@ def plot_languages(path: files.Path, result: Mapping[str, Any]) -> None:
     series = {"student" if "teacher" in result else "model": result}
     if "teacher" in result:
         series["teacher"] = result["teacher"]
-    figure = figure_class(figsize=(max(4.0, 1.0 + 0.7 * len(languages)), 3.2), layout="constrained")
+    figure = figure_class(figsize=(max(4.5, 1.0 + 0.7 * len(languages)), 3.4), layout="constrained")
     axes = figure.subplots()
+    axes.set_title(f"{result['split']}, {result['examples']:,} examples", loc="left", fontsize=10)
     width = 0.8 / len(series)
     for place, (name, one) in enumerate(series.items()):
         values = [_languages(one)[language][metric] for language in languages]
@@ -169,7 +171,7 @@ def plot_languages(path: files.Path, result: Mapping[str, Any]) -> None:
     axes.set_ylim(0, 1)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside upper right", ncols=len(series), frameon=False)
     with files.replaced_file(path) as handle:
         figure.savefig(handle, format=pathlib.Path(path).suffix[1:], dpi=150)
 

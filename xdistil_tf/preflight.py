@@ -180,7 +180,8 @@ def check_teacher_quality(
     if not passed and not accept_weak_teacher:
         raise ValueError(
             f"The teacher is not better than a constant answer: {detail}. Check the order of its "
-            "labels (--teacher_labels) and its training, or go on with --accept_weak_teacher."
+            "labels (--teacher_labels); train it longer (--set_teacher stages.0.epochs=…, in "
+            "another --model_dir or after removing teacher/); or go on with --accept_weak_teacher."
         )
     return Check("teacher quality", passed, detail)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.resources
 import pathlib
 from typing import Literal
@@ -15,7 +16,7 @@ def find(path: str, kind: Literal["recipe", "study"] = "recipe") -> pathlib.Path
     `configs/xtremedistil/text.yaml` works in a checkout and after `pip install`.
 
     Raises:
-      FileNotFoundError: If there is none; lists those of its kind that there are.
+      FileNotFoundError: If there is none; names the nearest one, or all of its kind.
     """
     if pathlib.Path(path).is_file():
         return pathlib.Path(path)
@@ -26,4 +27,6 @@ def find(path: str, kind: Literal["recipe", "study"] = "recipe") -> pathlib.Path
     known = (one.relative_to(root) for one in root.rglob("*.yaml"))
     studies = kind == "study"
     names = sorted(f"configs/{one}" for one in known if (one.parts[0] == _STUDIES) == studies)
-    raise FileNotFoundError(f"There is no {kind} {path}. The library brings {names}.")
+    near = difflib.get_close_matches(path, names, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"The library brings {names}."
+    raise FileNotFoundError(f"There is no {kind} {path}. {hint}")

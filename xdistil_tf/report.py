@@ -244,8 +244,9 @@ def _baseline_lines(content: dict[str, Any]) -> list[str]:
     metric = content["metric"]
     difference = student["metrics"][metric] - one["metrics"][metric]
     side = "above" if difference > 0 else "below"
+    place = f"{abs(difference):.4f} {side}" if round(difference, 4) else "equal to"
     lines.append(
-        f"The student is {abs(difference):.4f} {side} the same student on labels only "
+        f"The student is {place} the same student on labels only "
         f"(standard error of one: {student['metrics']['standard_error']:.4f})."
     )
     return lines

@@ -113,9 +113,10 @@ class Stages:
         if live:  # Before its pass, which may take hours; a cache is compared before it is read.
             self._describe(self._rehearse(strategy))
         self._teaching.settle(demands, cache_dir, interruption)
-        if not live:
-            self._describe(self._rehearse(strategy))
+        reached = None if live else self._rehearse(strategy)
         self._check(fingerprint)
+        if reached is not None:
+            self._describe(reached)
 
     def train(self, trainer: Trainer, fingerprint: str) -> tuple[list[dict[str, Any]], str]:
         """Runs all stages; returns their results and the fingerprint of the last."""

@@ -28,6 +28,19 @@ _NOT_OF_THE_ENCODER = ("kind", "preset", "layers_from", "pooler_from", "width_pr
 _RELU_POOLER = "tanh_relu"
 
 
+def check_size(model: recipe.EncoderModel, init_checkpoint: str | None) -> None:
+    """Refuses an encoder of which nothing tells the size.
+
+    Raises:
+      ValueError: If neither the recipe nor a checkpoint does.
+    """
+    if not (model.hidden_size or model.preset or model.layers_from or init_checkpoint):
+        raise ValueError(
+            "The recipe gives no size for its encoder. Expected --init_checkpoint, or "
+            "model.preset, or model.hidden_size and its like in the recipe."
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class EncoderStart:
     """Builds the encoder of a recipe.
@@ -64,11 +77,7 @@ class EncoderStart:
                 "model.pooler_from copies the pooler of --teacher. Expected --teacher, and no "
                 "model.layers_from, which copies it anyway."
             )
-        if not (model.hidden_size or model.preset or model.layers_from or start):
-            raise ValueError(
-                "The recipe gives no size for its encoder. Expected --init_checkpoint, or "
-                "model.preset, or model.hidden_size and its like in the recipe."
-            )
+        check_size(model, start)
 
     @property
     def _model(self) -> recipe.EncoderModel:

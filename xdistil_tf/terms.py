@@ -382,7 +382,7 @@ def _check_place(term: recipe.Term, positions: str, task_type: str | None) -> No
     if term.at == "word" and (not by_token or term.output == "attention"):
         raise ValueError(
             f"{term.output!r} of task_type {task_type!r} has no vector per word. "
-            "Expected at='token'. Received: at='word'."
+            "Expected at='token', or a task of words (--task=ner). Received: at='word'."
         )
 
 

@@ -282,6 +282,7 @@ class _StageRun:
         place = (self._worker.index, self._worker.count)
         dataset = self._data.dataset(self._step, self._total, replicas, accumulation, place)
         iterator = iter(self._strategy.distribute_datasets_from_function(lambda _: dataset))
+        logging.info("Stage %s: the first update is compiled.", self._stage.name)
         self._updates.trace(iterator)
         self._check_reached()
         while self._step < self._total and not self._progress.stopped:

@@ -303,8 +303,11 @@ def test_missing_files_and_unknown_tasks_are_errors_with_their_cure(write, tmp_p
         read_task(folder, "sst-2")
     with pytest.raises(ValueError, match="Unknown task. Expected one of .*sst-2"):
         read_task(folder, "sst3")
-    with pytest.raises(FileNotFoundError, match="No file matches '.*txt'. Set --transfer_file"):
+    with pytest.raises(FileNotFoundError, match="No file matches '.*txt'. Correct --transfer_file"):
         read_transfer(str(tmp_path / "*.txt"))
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(ValueError, match="no texts in .*empty.txt. Expected one text a line"):
+        read_transfer(str(tmp_path / "empty.txt"))
 
 
 def test_a_split_that_stands_twice_is_refused(write):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from absl import logging
 
@@ -135,7 +135,7 @@ def read_transfer(
 
     Raises:
       FileNotFoundError: If a file or glob matches nothing.
-      ValueError: If a row is damaged, or two files have the same name.
+      ValueError: If a row is damaged, two files have the same name, or there is no text.
     """
     spec = dataclasses.replace(_task(task, columns)[1], pair=pair, headed=False)
     reader = RowReader(spec, (), max_bad_rows)
@@ -145,6 +145,12 @@ def read_transfer(
             one
             for one in reader.read(path, "ignored", None)
             if not languages or one.language in (*languages, DEFAULT_LANGUAGE)
+        )
+    if not examples:
+        spoken = f" in {', '.join(languages)}" if languages else ""
+        raise ValueError(
+            f"There are no texts{spoken} in {patterns}. Expected one text a line, or no "
+            "--transfer_file: then those of train are taken."
         )
     return examples, reader.bad_rows
 
@@ -188,11 +194,16 @@ def _check_languages(data: TaskData, folder: pathlib.Path, wanted: Sequence[str]
         missing = set(wanted or spoken["train"]) - spoken[name] if name in spoken else ()
         if missing and wanted:
             raise ValueError(
-                f"The {name} split of {folder} has no examples of {', '.join(sorted(missing))}. It "
-                f"has {', '.join(sorted(spoken[name]))}. Leave it out of --languages."
+                f"The {name} split of {folder} has no examples of {_quoted(missing)}; of the "
+                f"others that --languages names it has {_quoted(spoken[name])}. Take out "
+                f"{_quoted(missing)}."
             )
         if missing:
             logging.warning("%s has no %s of %s.", folder, name, ", ".join(sorted(missing)))
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, sorted(names)))
 
 
 def _scheme(found: Mapping[str, list], spec: Spec, known: Sequence[str]) -> str:

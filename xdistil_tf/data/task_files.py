@@ -54,7 +54,7 @@ def given_files(patterns: str | Sequence[str], flag: str) -> list[pathlib.Path]:
     for pattern in patterns.split(",") if isinstance(patterns, str) else patterns:
         matches = sorted(glob.glob(str(pattern)))
         if not matches:
-            raise FileNotFoundError(f"No file matches {pattern!r}. Set --{flag}.")
+            raise FileNotFoundError(f"No file matches {pattern!r}. Correct --{flag}.")
         paths.extend(pathlib.Path(one) for one in matches if pathlib.Path(one) not in paths)
     stems = [path.stem for path in paths]
     for path in paths:

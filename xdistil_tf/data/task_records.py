@@ -148,6 +148,9 @@ def _augmented(
     _require_same_train(patterns, data)
     made = Augmented(read, data.splits["train"], splits, labelled, bool(options.languages))
     data.bad_rows.extend(damaged)
+    logging.info(
+        "Of the augmented rows %d may train; left out: %s.", len(made), dict(made.counts) or "none"
+    )
     for reason, count in made.counts.items():
         splits.counts[f"augmented_{reason}"] = count
     if not len(made):

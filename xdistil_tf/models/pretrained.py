@@ -190,10 +190,9 @@ def resolve_folder(path: str) -> str:
         if not any(name.endswith(".safetensors") for name in os.listdir(folder)):
             folder = huggingface_hub.snapshot_download(path, allow_patterns=_HUB_OLD_FILES)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split()).split(". ")[0]
         raise FileNotFoundError(
-            f"No folder {path!r} here, and no such model from the hub ({type(error).__name__}: "
-            f"{reason[:200]}). Give a local model folder, or go online once."
+            f"No folder {path!r} here, and no such model from the hub ({type(error).__name__}). "
+            "Give a local model folder, or go online once."
         ) from error
     return folder
 

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
 import numpy as np
+from absl import logging
 
 from xdistil_tf.data.augmentation.words import Text, Word
 from xdistil_tf.data.pretraining.vocabulary import Vocabulary
@@ -103,7 +104,12 @@ def find_candidates(
             elif (variant := _variant(text, word, vocabulary, options)) is not None:
                 variants.append((number, place, *variant))
     most_rows = max(1, _SCORES // vocabulary.size)
+    answered = 0
     for batch in _batches(variants, options.batch_tokens, most_rows):
+        logging.log_every_n_seconds(
+            logging.INFO, "Words: %d of %d of these texts.", 30, answered, len(variants)
+        )
+        answered += len(batch)
         for (number, place, *_), ids in zip(batch, _predicted(masked_lm, batch), strict=True):
             text = texts[number]
             word = text.words[place]

@@ -90,7 +90,8 @@ def write_rows(
                         continue
                     seen.add(key)
                     handle.write(row.line())
-            logging.info("Rows of %d of %d examples.", start + _CHUNK, len(examples))
+            done = min(start + _CHUNK, len(examples))
+            logging.info("Rows of %d of %d examples.", done, len(examples))
     return {"rows": len(seen), "dropped": dropped}
 
 
