@@ -440,7 +440,7 @@ def test_other_columns_make_another_file(small, masked_lm, tmp_path):
 def test_bad_input_is_one_line(small, masked_lm, tmp_path):
     arguments = (small.task_dir, "classification")
     with pytest.raises(
-        ValueError, match="no masked-LM head to ask. Received: .* continue_pretraining"
+        ValueError, match="no masked-LM head to ask. Received: .*continue_pretraining"
     ):
         augment.augment(*arguments, small.teacher, tmp_path / "a.tsv", SETTINGS)
     with pytest.raises(FileNotFoundError, match="none.txt"):
