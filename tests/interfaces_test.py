@@ -24,6 +24,7 @@ PLAIN += (
     "versions",
     "model_places",
     "strategies",
+    "gradients",
     "recipes",
     "config_errors",
     "__init__",

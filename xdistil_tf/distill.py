@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from xdistil_tf import files, recipe, report, several_teachers, task_teacher
+from xdistil_tf import files, gradients, recipe, report, several_teachers, task_teacher
 from xdistil_tf.baseline import BaselineRun, train_baseline
 from xdistil_tf.continued_pretraining import continue_pretraining
 from xdistil_tf.data.readers import read_task
@@ -31,6 +31,7 @@ from xdistil_tf.trainer import TrainerOptions
 _MADE_FROM_RECORDS = ("teacher", "teacher_1", "cache", "cache_1", "student")
 
 
+@gradients.released()
 def distill(
     job: Job,
     *,

@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from xdistil_tf import files, preflight, recipe, strategies, versions
+from xdistil_tf import files, gradients, preflight, recipe, strategies, versions
 from xdistil_tf.bound_data import BoundData
 from xdistil_tf.data.pipeline import data_error
 from xdistil_tf.interruption import Interruption
@@ -26,6 +26,7 @@ from xdistil_tf.teaching import Teaching
 from xdistil_tf.trainer import Trainer, TrainerOptions
 
 
+@gradients.released()
 def run(
     config: recipe.Recipe,
     data: Mapping[str, str],
