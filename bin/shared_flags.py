@@ -19,8 +19,8 @@ def define_task_flags(required: bool = True) -> None:
     flags.DEFINE_string(
         "task",
         "classification",
-        "A GLUE name (sst-2, cola, mrpc, qqp, sts-b, mnli, qnli, rte, wnli), or classification, "
-        "regression, tagging.",
+        "A GLUE name (sst-2, cola, mrpc, qqp, sts-b, mnli, qnli, rte, wnli, ax), or "
+        "classification, regression, tagging (ner).",
     )
     flags.DEFINE_integer(
         "max_bad_rows", 0, "So many damaged rows are left out and listed.", lower_bound=0

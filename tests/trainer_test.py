@@ -113,12 +113,13 @@ def test_a_finished_stage_is_restored_and_not_trained_again(tmp_path):
     assert_identical(weights, restored)
 
 
-def test_best_weights_are_kept_and_the_start_is_a_candidate(tmp_path):
+def test_best_weights_are_kept_and_the_start_is_a_candidate(tmp_path, caplog):
     evaluate = {"keep_best": "accuracy"}
     result, weights = train(
         tmp_path / "start", evaluator=best_of([0.9, 0.1, 0.2, 0.3]), evaluate=evaluate
     )
     assert result["best_step"] == 0
+    assert "keeps the weights that it began with: by accuracy on" in caplog.text
     assert_close(weights, {n: v.numpy() for n, v in tiny.TinyModel().named_variables().items()}, 0)
     result, weights = train(
         tmp_path / "middle", evaluator=best_of([0.1, 0.8, 0.9, 0.3]), evaluate=evaluate

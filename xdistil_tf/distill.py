@@ -26,6 +26,7 @@ from xdistil_tf.job import Job
 from xdistil_tf.models import folders
 from xdistil_tf.recipe_checks import check_recipe
 from xdistil_tf.run import run
+from xdistil_tf.start_encoder import check_size
 from xdistil_tf.trainer import TrainerOptions
 
 _MADE_FROM_RECORDS = ("teacher", "teacher_1", "cache", "cache_1", "student")
@@ -52,6 +53,8 @@ def distill(
     sources = [folders.find(one) for one in (job.teacher, *job.more_teachers)]
     if job.init_checkpoint is not None:
         folders.find(job.init_checkpoint)  # A wrong path is told before the records are made.
+    if job.recipe.model.kind == "encoder":
+        check_size(job.recipe.model, job.init_checkpoint)
     tokenizer = load_tokenizer(find_tokenizer(job.tokenizer) if job.tokenizer else sources[0])
     task = create_task_records(
         job.task_dir,
@@ -65,7 +68,7 @@ def distill(
         augmented=list(job.augmented) if job.augmented else None,
     )
     bound = _student_bindings(job, task)
-    check_recipe(job.recipe, task.task_type, bound, job.init_checkpoint)
+    check_recipe(job.recipe, task.task_type, bound)
     other_ids = load_tokenizer(sources[0]).fingerprint != tokenizer.fingerprint
     if len(sources) > 1 or other_ids:
         return _distilled_from_several(job, sources, task, tokenizer, training)

@@ -62,11 +62,11 @@ def distill_tasks(jobs: Mapping[str, Job], summary: files.Path, **training: Any)
 
 def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a table for a terminal."""
-    lines = [f"{'task':<10}{'metric':>18}{'teacher':>10}{'student':>10}{'labels only':>13}"]
+    models = [name for name in _MODELS if any(name in row for row in rows)]
+    lines = [f"{'task':<10}{'metric':>18}" + "".join(f"{name:>14}" for name in models)]
     for row in rows:
-        figures = [f"{row[name]:.4f}" if name in row else "" for name in _MODELS]
-        teacher, student, baseline = figures
+        figures = (f"{row[name]:.4f}" if name in row else "" for name in models)
         lines.append(
-            f"{row['task']:<10}{row['metric']:>18}{teacher:>10}{student:>10}{baseline:>13}"
+            f"{row['task']:<10}{row['metric']:>18}" + "".join(f"{one:>14}" for one in figures)
         )
     return "\n".join(lines) + "\n"

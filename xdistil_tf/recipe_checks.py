@@ -1,11 +1,10 @@
-"""What a recipe asks of task and start, checked before a teacher is trained for it."""
+"""What a recipe asks of a task, checked before a teacher is trained for it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 from xdistil_tf import recipe
-from xdistil_tf.start_encoder import check_size
 
 # Other recipes that suit sentences, and words.
 _SENTENCES = "configs/xtremedistil/text.yaml"
@@ -15,7 +14,6 @@ def check_recipe(
     config: recipe.Recipe,
     task_type: str,
     bound: Collection[str],
-    init_checkpoint: str | None,
 ) -> None:
     """Refuses what could be known to fail only after hours, when the student is made.
 
@@ -23,11 +21,10 @@ def check_recipe(
       config: Of the student.
       task_type: Of its task.
       bound: Names of the data that the task gives.
-      init_checkpoint: Of the student, or `None`.
 
     Raises:
       ValueError: If a stage reads data that is not there, or compares words of a task that has
-        none, or nothing tells the size of the student.
+        none.
     """
     for stage in config.stages:
         if task_type != "tagging" and any(term.at == "word" for term in stage.objective):
@@ -40,5 +37,3 @@ def check_recipe(
             f"The recipe reads {', '.join(missing)}, and the task gives {', '.join(sorted(bound))}"
             ". Expected texts for it: those of --transfer_file must not all stand in train or dev."
         )
-    if config.model.kind == "encoder":
-        check_size(config.model, init_checkpoint)

@@ -97,8 +97,11 @@ def ready_teacher(
     """The model folder of a teacher with a head for this task, made in `folder` if need be."""
     if order is None:
         if not (folder / "run.json").is_file():
+            other = folders.read_labels(pathlib.Path(source))
             logging.info(
-                "The teacher has no head for %s: fine-tuning it.", list(task.labels) or "values"
+                "The teacher has no head for %s: fine-tuning it.%s",
+                list(task.labels) or "values",
+                f" Its head for {list(other)} is dropped." if other else "",
             )
         run(job.teacher_recipe, bindings(task), folder, init_checkpoint=source, **training)
         return str(folder / "model")

@@ -455,6 +455,15 @@ class _StageRun:
             progress.examples / max(progress.seconds, 1e-9),
             kept,
         )
+        if self._best_weights is not None and progress.best_step == 0 < self._step:
+            logging.warning(
+                "Stage %s keeps the weights that it began with: by %s on %s nothing that it "
+                "learnt is better. More updates (smaller batches, more epochs) or another "
+                "evaluate.keep_best may help.",
+                self._stage.name,
+                self._evaluator.key,
+                self._stage.evaluate.data,
+            )
         if not self._worker.writes:
             return result | {"fingerprint": self._folder.fingerprint}
         return self._folder.result()

@@ -194,6 +194,8 @@ def test_reads_conll_by_language(write):
     assert train[0].text == ("John", "sleeps")
     only = read_task(write(files), "tagging", languages=["sw"])
     assert [one.language for one in only.splits["train"]] == ["sw"]
+    with pytest.raises(ValueError, match="dev split of .* no examples of 'sw', only of 'en'"):
+        read_task(write(files), "tagging", languages=["sw"], splits=["dev"], labels=["O", "B-LOC"])
 
 
 def test_reads_csv_and_json_lines_with_named_columns(write):

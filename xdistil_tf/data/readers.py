@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from absl import logging
 
@@ -80,20 +80,20 @@ def read_task(
         known = _labels_in_iob2(known, scheme, label_file)
         metric = tags.NO_SPANS if scheme == "none" else metric
     reader = RowReader(spec, known, max_bad_rows, allow_empty, scheme)
-    data = {}
+    data: dict[str, list[Example]] = {}
+    spoken: dict[str, set[str]] = {}
     for split in sorted(found, key=lambda one: one != "train"):
         kind = "optional" if split.startswith("test") else "required"
-        data[split] = [
-            example
-            for path, language in found[split]
-            if not (languages and language) or language in languages
-            for example in reader.read(path, kind, language)
-            if not languages or example.language in languages
-        ]
+        data[split], spoken[split] = _of_languages(reader, found[split], kind, languages or ())
         if not data[split]:
             empty = f"{file_names([path for path, _ in found[split]])} of {folder} has no rows"
-            if split == "train":
-                raise ValueError(f"{empty}. Expected labelled texts.")
+            if spoken[split]:
+                empty = (
+                    f"The {split} split of {folder} has no examples of {_quoted(languages)}, "
+                    f"only of {_quoted(spoken[split])}"
+                )
+            if split == "train" or splits is not None:
+                raise ValueError(f"{empty}. Expected {'labelled ' * (split == 'train')}texts.")
             logging.warning("%s: the task is taken to have no %s split.", empty, split)
         if split == "train" and not reader.labels and spec.task_type != "regression":
             reader.labels = _observed_labels(data[split])
@@ -110,7 +110,7 @@ def read_task(
         tuple(used + [label_file] * label_file.is_file()),
     )
     if splits is None:
-        _check_languages(task_data, folder, tuple(languages or ()))
+        _check_languages(task_data, folder, tuple(languages or ()), spoken)
     if task_data.languages != (DEFAULT_LANGUAGE,):
         logging.info("Languages in %s: %s.", folder, ", ".join(task_data.languages))
     return task_data
@@ -187,16 +187,39 @@ def read_augmented(
         yield from reader.read(path, "optional", None, empty_is_unknown=True)
 
 
-def _check_languages(data: TaskData, folder: pathlib.Path, wanted: Sequence[str]) -> None:
+def _of_languages(
+    reader: RowReader,
+    files: Sequence[tuple[pathlib.Path, str | None]],
+    kind: str,
+    wanted: Sequence[str],
+) -> tuple[list[Example], set[str]]:
+    """The examples of some languages (none: of all), and the languages of all examples."""
+    kept, spoken = [], set()
+    for path, language in files:
+        if wanted and language and language not in wanted:
+            spoken.add(language)
+            continue
+        for example in reader.read(path, kind, language):
+            spoken.add(example.language)
+            if not wanted or example.language in wanted:
+                kept.append(example)
+    return kept, spoken
+
+
+def _check_languages(
+    data: TaskData,
+    folder: pathlib.Path,
+    wanted: Sequence[str],
+    all_spoken: Mapping[str, Collection[str]],
+) -> None:
     """Refuses a language that was named and cannot be trained on or reported."""
     spoken = {name: {one.language for one in split} for name, split in data.splits.items() if split}
     for name in ("train", "dev", "test"):
         missing = set(wanted or spoken["train"]) - spoken[name] if name in spoken else ()
         if missing and wanted:
             raise ValueError(
-                f"The {name} split of {folder} has no examples of {_quoted(missing)}; of the "
-                f"others that --languages names it has {_quoted(spoken[name])}. Take out "
-                f"{_quoted(missing)}."
+                f"The {name} split of {folder} has no examples of {_quoted(missing)}. It has "
+                f"{_quoted(all_spoken[name])}. Take {_quoted(missing)} out of --languages."
             )
         if missing:
             logging.warning("%s has no %s of %s.", folder, name, ", ".join(sorted(missing)))
