@@ -6,15 +6,10 @@ from collections.abc import Collection
 
 from xdistil_tf import recipe
 
-# Other recipes that suit sentences, and words.
 _SENTENCES = "configs/xtremedistil/text.yaml"
 
 
-def check_recipe(
-    config: recipe.Recipe,
-    task_type: str,
-    bound: Collection[str],
-) -> None:
+def check_recipe(config: recipe.Recipe, task_type: str, bound: Collection[str]) -> None:
     """Refuses what could be known to fail only after hours, when the student is made.
 
     Args:

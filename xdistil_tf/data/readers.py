@@ -88,10 +88,7 @@ def read_task(
         if not data[split]:
             empty = f"{file_names([path for path, _ in found[split]])} of {folder} has no rows"
             if spoken[split]:
-                empty = (
-                    f"The {split} split of {folder} has no examples of {_quoted(languages)}, "
-                    f"only of {_quoted(spoken[split])}"
-                )
+                empty = f"The {split} split of {folder} " + _lacks(languages, spoken[split])
             if split == "train" or splits is not None:
                 raise ValueError(f"{empty}. Expected {'labelled ' * (split == 'train')}texts.")
             logging.warning("%s: the task is taken to have no %s split.", empty, split)
@@ -218,11 +215,15 @@ def _check_languages(
         missing = set(wanted or spoken["train"]) - spoken[name] if name in spoken else ()
         if missing and wanted:
             raise ValueError(
-                f"The {name} split of {folder} has no examples of {_quoted(missing)}. It has "
-                f"{_quoted(all_spoken[name])}. Take {_quoted(missing)} out of --languages."
+                f"The {name} split of {folder} {_lacks(missing, all_spoken[name])}. Take "
+                f"{_quoted(missing)} out of --languages."
             )
         if missing:
             logging.warning("%s has no %s of %s.", folder, name, ", ".join(sorted(missing)))
+
+
+def _lacks(wanted: Iterable[str], spoken: Iterable[str]) -> str:
+    return f"has no examples of {_quoted(wanted)}, only of {_quoted(spoken)}"
 
 
 def _quoted(names: Iterable[str]) -> str:

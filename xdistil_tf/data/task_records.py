@@ -12,9 +12,9 @@ from typing import Any
 from absl import logging
 
 from xdistil_tf import files, versions
-from xdistil_tf.data import examples, features, readers, records, split, task_files
+from xdistil_tf.data import features, readers, records, split, task_files
 from xdistil_tf.data.augmented import Augmented
-from xdistil_tf.data.examples import TaskData
+from xdistil_tf.data.examples import Example, TaskData
 from xdistil_tf.data.glue import SPLIT_FILES
 from xdistil_tf.data.layouts import USUAL_COLUMNS, Columns
 from xdistil_tf.data.split import Splits
@@ -141,7 +141,7 @@ def _augmented(
 
     damaged: list[tuple[str, int, str]] = []
 
-    def read() -> Iterator[examples.Example]:
+    def read() -> Iterator[Example]:
         damaged.clear()  # They are read twice.
         return readers.read_augmented(patterns, data, options.max_bad_rows, damaged)
 
@@ -339,7 +339,7 @@ def _cleared(folder: pathlib.Path) -> None:
 def _write_split(
     folder: pathlib.Path,
     name: str,
-    examples: Collection[examples.Example],
+    examples: Collection[Example],
     data: TaskData,
     tokenizer: Tokenizer,
     max_seq_length: int,
@@ -350,7 +350,7 @@ def _write_split(
     truncation = features.Truncation()
     labelled = 0
 
-    def counted() -> Iterator[examples.Example]:
+    def counted() -> Iterator[Example]:
         nonlocal labelled
         for one in examples:
             labelled += one.label is not None
