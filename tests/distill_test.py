@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import ops
 
 from tests.small_task import BILSTM, OPTIONS, encoder_folder, stage, write_lines
 from xdistil_tf import (
@@ -20,6 +21,7 @@ from xdistil_tf import (
     preflight,
     recipe,
     recipe_files,
+    recipes,
     task_teacher,
 )
 from xdistil_tf.data import synthetic
@@ -141,6 +143,23 @@ def quick(job, tmp_path):
         return distill.distill(job(tmp_path / folder, **changes), options=OPTIONS)
 
     return call
+
+
+def custom_gradients():
+    return {name for name in ops.gradient_registry.list() if name.startswith("CustomGradient-")}
+
+
+def test_a_job_leaves_no_model_in_memory(quick):
+    before = custom_gradients()
+    quick("forgotten")
+    assert custom_gradients() <= before
+
+
+def test_a_recipe_that_does_not_suit_the_task_is_refused_before_the_teacher(quick, monkeypatch):
+    monkeypatch.setattr(distill.task_teacher, "ready_teacher", None)
+    words = recipe_files.load_recipe(recipes.find("configs/xtremedistil/ner.yaml"))
+    with pytest.raises(ValueError, match="compares words"):
+        quick("words", recipe=words)
 
 
 def test_the_folder_and_the_report_are_as_documented(finished):

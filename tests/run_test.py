@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import ops
 
 from tests import tiny
 from tests.small_task import (
@@ -55,6 +56,13 @@ def arguments(small, small_cache, **changes):
 def assert_close(left, right, tolerance=2e-5):
     for name in left:
         np.testing.assert_allclose(left[name], right[name], atol=tolerance, err_msg=name)
+
+
+def test_a_run_leaves_no_model_in_memory(small, small_cache, tmp_path):
+    before = set(ops.gradient_registry.list())
+    run(student_recipe(KINDS[1]), small.data(), tmp_path, **arguments(small, small_cache))
+    added = set(ops.gradient_registry.list()) - before
+    assert not [name for name in added if name.startswith("CustomGradient-")]
 
 
 def test_replicas_and_micro_batches_change_nothing(small, small_cache, tmp_path):

@@ -30,8 +30,8 @@ TRANSFER = 10_000  # Texts of a language beside them.
 REPORTED = 2000
 STUDIES = ("xtremedistil_panx", "xtremedistil_panx_sizes")
 
-# Mukherjee & Hassan Awadallah (ACL 2020), sizes and speeds: F1 over 41 languages, millions of parameters,
-# speed-up over multilingual BERT on a P100 at batch 32, by width of embeddings and units.
+# Sizes and speeds of Mukherjee & Hassan Awadallah (ACL 2020): F1 over 41 languages, millions of
+# parameters, speed-up over multilingual BERT on a P100 at batch 32; by E and H.
 PAPER = {
     "e300_h600": (88.64, 31.8, 14),
     "e300_h200": (87.54, 27.7, 40),
