@@ -27,6 +27,7 @@ def find(path: str, kind: Literal["recipe", "study"] = "recipe") -> pathlib.Path
     known = (one.relative_to(root) for one in root.rglob("*.yaml"))
     studies = kind == "study"
     names = sorted(f"configs/{one}" for one in known if (one.parts[0] == _STUDIES) == studies)
-    near = difflib.get_close_matches(path, names, n=1)
+    # All begin and end alike, so what is near must be very near.
+    near = difflib.get_close_matches(path, names, n=1, cutoff=0.9)
     hint = f"Did you mean {near[0]}?" if near else f"The library brings {names}."
     raise FileNotFoundError(f"There is no {kind} {path}. {hint}")
