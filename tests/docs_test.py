@@ -517,6 +517,32 @@ def test_the_differences_of_a_study_stand_below_its_table(render_tables, checkou
     assert f"{name}| +0.0200 | +0.0050 |  | no | 0.0131 | 97.5% |\n" in text
 
 
+def test_the_variants_of_a_study_are_rows_of_a_short_table(render_tables, checkout):
+    def run(variant, seed, accuracy):
+        model = {"parameters": 7, "seconds": 60.4}
+        return {
+            "variant": variant, "seed": seed, "metric": "accuracy",
+            "teacher": model | {"metrics": {"accuracy": 0.9}},
+            "student": model | {"metrics": {"accuracy": accuracy, "f1": 0.1}},
+        }  # fmt: skip
+
+    runs = [run("full", 1, 0.8), run("full", 2, 0.7), run("top", 1, 0.6)]
+    apart = {"variant": "top", "difference": "student - full", "mean": -0.2, "standard_error": 0.01}
+    other = apart | {"difference": "student - teacher", "mean": -0.3}
+    content = {"runs": runs, "comparisons": [other, apart], "table": {"columns": [], "rows": []}}
+    (checkout / "results/speed.json").write_text(json.dumps(content))
+    readme = checkout / "README.md"
+    readme.write_text(readme.read_text().replace("speed.json", "speed.json variants"))
+    assert render_tables.main([f"--root={checkout}"]) == 0
+    assert (
+        "| student | seed 1 | seed 2 | mean | less full | parameters | training, s |\n"
+        "| --- | ---: | ---: | ---: | --- | ---: | ---: |\n"
+        "| its teacher | 0.9000 | 0.9000 | 0.9000 |  | 7 | 60 |\n"
+        "| full | 0.8000 | 0.7000 | 0.7500 |  | 7 | 60 |\n"
+        "| top | 0.6000 | – | 0.6000 | -0.2000 ± 0.0200 | 7 | 60 |\n"
+    ) in readme.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

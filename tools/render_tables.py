@@ -5,7 +5,8 @@
 
 A table stands between `<!-- table: benchmarks/results/<name>.json -->` and `<!-- end -->`. Two
 kinds of file are known: a study (`"table": {"columns": [...], "rows": [[...]]}`) and a benchmark
-(`"comparisons": [{"name", "ours", "theirs", "unit", "ratio", "aim"}]`).
+(`"comparisons": [{"name", "ours", "theirs", "unit", "ratio", "aim"}]`). `variants` behind the name
+makes a short table of a study of one task: a row for each of its variants.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import argparse
 import json
 import pathlib
 import re
+import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 _BLOCK = re.compile(
-    r"(?P<begin>^<!-- table: (?P<path>[^\s]+) -->\n)(?P<body>.*?)(?P<end>^<!-- end -->$)",
+    r"(?P<begin>^<!-- table: (?P<path>[^\s]+)(?P<view> variants)? -->\n)"
+    r"(?P<body>.*?)(?P<end>^<!-- end -->$)",
     re.DOTALL | re.MULTILINE,
 )
 _BEGIN = re.compile(r"^<!-- table: ", re.MULTILINE)
@@ -41,14 +44,18 @@ def rendered(text: str, root: pathlib.Path) -> str:
     """
     if len(_BEGIN.findall(text)) != len(_BLOCK.findall(text)):
         raise ValueError("a line `<!-- table: ... -->` has no line `<!-- end -->` after it")
-    return _BLOCK.sub(lambda m: m["begin"] + _body(m["path"], root) + m["end"], text)
+    return _BLOCK.sub(
+        lambda m: m["begin"] + _body(m["path"], m["view"] is not None, root) + m["end"], text
+    )
 
 
-def _body(path: str, root: pathlib.Path) -> str:
+def _body(path: str, by_variant: bool, root: pathlib.Path) -> str:
     file = root / path
     if not file.is_file():
         return f"Not measured yet: there is no `{path}`.\n"
     content = json.loads(file.read_text(encoding="utf-8"))
+    if by_variant:
+        return markdown(*variants(content["runs"], content["comparisons"]))
     if "table" in content:
         table = markdown(content["table"]["columns"], content["table"]["rows"])
         if content.get("comparisons"):
@@ -57,6 +64,50 @@ def _body(path: str, root: pathlib.Path) -> str:
     if "comparisons" in content:
         return markdown(*comparisons(content["comparisons"]))
     raise ValueError(f"{path} has neither 'table' nor 'comparisons'. It has {sorted(content)}")
+
+
+def variants(
+    runs: Sequence[Mapping[str, Any]], paired: Sequence[Mapping[str, Any]]
+) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of a study's variants: students, and what sets them apart from the first.
+
+    The differences have two standard errors beside them where there are several seeds.
+    """
+    first = runs[0]["variant"]
+    seeds = list(dict.fromkeys(run["seed"] for run in runs))
+    columns = ["student", *(f"seed {seed}" for seed in seeds), "mean", f"less {first}"]
+    apart = {
+        one["variant"]: one for one in paired if one["difference"] == f"student - {first}"
+    }  # fmt: skip
+    teachers = [run for run in runs if run["variant"] == first]
+    rows = [_variant("its teacher", "teacher", teachers, seeds, None)]
+    for name in dict.fromkeys(run["variant"] for run in runs):
+        chosen = [run for run in runs if run["variant"] == name]
+        rows.append(_variant(name, "student", chosen, seeds, apart.get(name)))
+    return [*columns, "parameters", "training, s"], rows
+
+
+def _variant(
+    name: str,
+    model: str,
+    runs: Sequence[Mapping[str, Any]],
+    seeds: Sequence[int],
+    apart: Mapping[str, Any] | None,
+) -> list[Any]:
+    scores = {run["seed"]: run[model]["metrics"][run["metric"]] for run in runs}
+    difference = ""
+    if apart is not None:
+        difference = f"{apart['mean']:+.4f}"
+        if error := apart["standard_error"]:
+            difference += f" ± {2 * error:.4f}"
+    return [
+        name,
+        *(f"{scores[seed]:.4f}" if seed in scores else "–" for seed in seeds),
+        f"{statistics.mean(scores.values()):.4f}",
+        difference,
+        runs[0][model]["parameters"],
+        round(statistics.median(run[model]["seconds"] for run in runs)),
+    ]
 
 
 def differences(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
