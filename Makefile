@@ -15,7 +15,7 @@ OUTPUT ?= runs/quickstart$(if $(TEACHER)$(TASK_DIR),_own)
 $(VENV)/.installed: setup.py requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=68"
-	$(BIN)/python -m pip install --quiet --editable ".[test,dev,wikipedia,beam,plot]"
+	$(BIN)/python -m pip install --quiet --editable ".[test,dev,wikipedia,beam,plot,rules]"
 	touch $@
 
 # The main job, on a task and a corpus that it makes itself; TEACHER=, TASK_DIR= and TASK= take real

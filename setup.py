@@ -41,6 +41,7 @@ setuptools.setup(
         "beam": ["apache-beam>=2.60"],
         "test": ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6"],
         "plot": ["matplotlib>=3.8"],
+        "rules": ["textblob>=0.19"],
         "dev": ["ruff>=0.8", "pre-commit>=3.7"],
     },
     entry_points={

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.small_task import encoder_folder, write_lines
-from xdistil_tf import augment, files
+from xdistil_tf import augment, augmented_file, files
 from xdistil_tf.augment import Settings
 from xdistil_tf.data import readers
 from xdistil_tf.data.augmentation import rows as rows_lib
@@ -202,7 +202,8 @@ def test_what_said_how_an_earlier_file_was_made_goes_before_the_file(
     augment.augment(*arguments, SETTINGS)
     monkeypatch.setattr(augment.files, "write_json", lambda *_: (_ for _ in ()).throw(Crash))
     work = path.with_name("aug.tsv.work")
-    monkeypatch.setattr(augment, "_work", lambda *_: work)
+    monkeypatch.setattr(augmented_file, "_work", lambda *_: work)
+    work.mkdir()
     other = Settings(rounds=1, candidates=4)
     monkeypatch.setattr(augment._Asked, "write_candidates", lambda *_: None)
     monkeypatch.setattr(augment, "Found", lambda *_: lambda text: {})

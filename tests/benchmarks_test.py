@@ -17,6 +17,7 @@ NAMES += (
     "ner_features",
     "ner_pipeline",
     "predict_memory",
+    "rules",
     "tinybert_stage1",
     "tinybert_stage2",
 )

@@ -622,6 +622,49 @@ def test_wrong_inputs_of_augment(call, small, tmp_path, flag, message):
     assert not list(tmp_path.glob("aug*"))
 
 
+def test_examples_are_varied_by_rules_and_serve_as_transfer_texts(call, small, task, tmp_path):
+    path = tmp_path / "rules.tsv"
+    arguments = [
+        "--method=rules", f"--task_dir={task}", "--task=classification", f"--output_file={path}",
+        "--n_iter=2", "--ngram_lengths=1,2", "--num_processes=1",
+    ]  # fmt: skip
+    assert call("augment", *arguments) == (0, "")
+    assert files.read_json(f"{path}.json")["settings"]["ngram_lengths"] == [1, 2]
+    records = [
+        f"--task_dir={task}", f"--tokenizer={small.encoder}", f"--output_dir={tmp_path}/records",
+        f"--transfer_file={path}", "--max_seq_length=32",
+    ]  # fmt: skip
+    assert call("create_task_data", *records) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--p_mask=1.5"], "Expected p_mask in .0, 1.. Received: 1.5"),
+        (["--p_mask=0.7", "--p_pos=0.7"], "at most 1 together"),
+        (["--p_mask=0", "--p_pos=0", "--p_ngram=0"], "else nothing changes"),
+        (["--n_iter=0"], "Expected n_iter of at least 1. Received: 0"),
+        (["--ngram_lengths=1,two"], "Expected --ngram_lengths as whole numbers"),
+        (["--pos_tagger=penn"], "Unknown pos_tagger. Expected one of"),
+        (["--masked_lm=lm"], "--masked_lm is for --method=tinybert"),
+        (["--task=ner"], "Tags belong to words"),
+        (["--method=tinybert"], "--method=tinybert needs --masked_lm"),
+        (["--method=tinybert", "--n_iter=3"], "--n_iter is for --method=rules"),
+    ],
+)
+def test_wrong_inputs_of_augment_by_rules(call, small, tmp_path, flags, message):
+    code, line = call(
+        "augment",
+        "--method=rules",
+        f"--task_dir={small.task_dir}",
+        "--task=classification",
+        f"--output_file={tmp_path}/aug.tsv",
+        *flags,
+    )
+    assert code == 1 and re.search(message, line), line
+    assert not list(tmp_path.glob("aug*"))
+
+
 def test_predict_takes_a_file_or_a_task_of_glue(call, trained, tmp_path):
     model = f"--model_dir={trained}"
     for arguments in (

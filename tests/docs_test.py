@@ -72,7 +72,7 @@ def flags_of():
     """Verb -> the flags that its binary defines."""
     groups = [
         importlib.import_module(f"xdistil_tf.bin.{name}")
-        for name in ("shared_flags", "runner_flags", "distill_flags")
+        for name in ("shared_flags", "runner_flags", "distill_flags", "augment_flags")
     ]
     found = {}
     for verb in BINARIES:
@@ -286,6 +286,9 @@ THEIRS = {
         task--num_train_epochs task--warmup_proportion task--no_cuda task--seed
         task--gradient_accumulation_steps task--aug_train task--eval_step task--pred_distill
         task--data_url task--temperature""",
+    "## 9.": """distill.run.augment_data distill.run.augment_paired_data lite--mask_prob
+        lite--random_prob lite--window_prob lite--window_lengths lite--n_iter lite--dataset_file
+        lite--seed lite--tokenizer pairs--task pairs--single_only_prob pairs--paired_prob""",
 }
 MIGRATION = [
     (heading, cells) for heading in THEIRS for cells in rows(section("migration.md", heading))

@@ -58,7 +58,9 @@ LEVELS |= {
 LEVELS |= {
     "start_encoder": 2.9,
     "recipe_checks": 3,
+    "augmented_file": 3.05,
     "augment": 3.1,
+    "augment_rules": 3.1,
     "glue_submission": 3.2,
     "distill_tasks": 4.2,
 }

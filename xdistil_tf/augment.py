@@ -12,8 +12,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-import shutil
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from xdistil_tf import files, versions
+from xdistil_tf import augmented_file, files
 from xdistil_tf.data import readers
 from xdistil_tf.data.augmentation import candidates as candidates_lib
 from xdistil_tf.data.augmentation import rounds, rows, vectors, words
@@ -31,10 +29,9 @@ from xdistil_tf.data.layouts import USUAL_COLUMNS, Columns
 from xdistil_tf.data.pretraining.vocabulary import Vocabulary
 from xdistil_tf.data.tokenization import find_tokenizer, load_tokenizer
 from xdistil_tf.data.tokenizer import Tokenizer
-from xdistil_tf.interruption import Interrupted, Interruption
+from xdistil_tf.interruption import Interruption
 from xdistil_tf.models import folders, pretrained
 
-FORMAT = 2
 # Rounds of each task as published; the paper says 20 for all.
 ROUNDS = {"sst-2": 20, "qnli": 20, "qqp": 10, "mnli": 10}
 _ROUNDS = 30
@@ -72,48 +69,35 @@ def augment(
       FileNotFoundError, ValueError: If task, model or vectors are missing or do not fit.
       Interrupted: If a stop was asked for; chunks that are complete stay.
     """
-    began = time.monotonic()
     if readers.task_name(task) == "tagging":
         raise ValueError("Tags belong to words, which would change. Expected a task of sentences.")
     data = readers.read_task(task_dir, task, columns, max_bad_rows)
     file_vectors = vectors.FileVectors(word_vectors) if word_vectors else None
-    inputs = [*data.files, *([word_vectors] if word_vectors else [])]
-    if pathlib.Path(output_file).resolve() in (pathlib.Path(one).resolve() for one in inputs):
-        raise ValueError(f"{output_file} is read here. Expected another --output_file.")
     settings = dataclasses.replace(
         settings, rounds=settings.rounds or ROUNDS.get(data.task, _ROUNDS)
     )
-    folder, output = folders.find(masked_lm), pathlib.Path(output_file)
+    folder, stop = folders.find(masked_lm), interruption or Interruption()
     tokenizer = load_tokenizer(find_tokenizer(folder))
-    made_from = _made_from(data, folder, tokenizer, word_vectors, settings)
-    basis = {"columns": dataclasses.asdict(columns), "max_bad_rows": max_bad_rows, "chunk": _CHUNK}
-    manifest, wanted = manifest_path(output), files.fingerprint(made_from | basis)
-    earlier = files.read_json(manifest) if manifest.is_file() else {}
-    if earlier.get("fingerprint") == wanted and output.is_file():
-        logging.info("%s is up to date.", output)
-        shutil.rmtree(_work_folder(output), ignore_errors=True)  # Of a call killed at its very end.
-        return earlier
-    asked = _Asked(tokenizer, folder, file_vectors, settings)
-    work, stop = _work(output, wanted), interruption or Interruption()
-    examples = [rows.on_one_line(one) for one in data.splits["train"]]
-    users = rows.users(examples)
-    asked.write_candidates(users, work, stop)
-    manifest.unlink(missing_ok=True)  # It would speak of another file from here on.
-    counts = rows.write_rows(
-        output, data, examples, Found(work, list(users)), tokenizer, settings, lambda: _check(stop)
+
+    def write(output: pathlib.Path, work: pathlib.Path) -> dict[str, Any]:
+        asked = _Asked(tokenizer, folder, file_vectors, settings)
+        examples = [rows.on_one_line(one) for one in data.splits["train"]]
+        users = rows.users(examples)
+        asked.write_candidates(users, work, stop)
+        augmented_file.manifest_path(output).unlink(missing_ok=True)  # It speaks of another file.
+        found = Found(work, list(users))
+        counts = rows.write_rows(
+            output, data, examples, found, tokenizer, settings, lambda: _check(stop)
+        )
+        return {"examples": len(examples), "texts": len(users), **counts}
+
+    return augmented_file.make(
+        output_file,
+        [*data.files, *([word_vectors] if word_vectors else [])],
+        _made_from(data, folder, tokenizer, word_vectors, settings),
+        {"columns": dataclasses.asdict(columns), "max_bad_rows": max_bad_rows, "chunk": _CHUNK},
+        write,
     )
-    content = {
-        **made_from,
-        "examples": len(examples),
-        "texts": len(users),
-        **counts,
-        "fingerprint": wanted,
-        "seconds": round(time.monotonic() - began, 1),
-        "versions": versions.environment(),
-    }
-    files.write_json(manifest, content)
-    shutil.rmtree(work)
-    return content
 
 
 def _made_from(
@@ -124,7 +108,7 @@ def _made_from(
     settings: Settings,
 ) -> dict[str, Any]:
     return {
-        "format": FORMAT,
+        "format": augmented_file.FORMAT,
         "method": settings.method,
         "task": data.task,
         "settings": dataclasses.asdict(settings),
@@ -133,20 +117,6 @@ def _made_from(
         "tokenizer": tokenizer.fingerprint,
         "word_vectors": files.file_fingerprint(word_vectors) if word_vectors else None,
     }
-
-
-def _work_folder(output: pathlib.Path) -> pathlib.Path:
-    return output.with_name(f"{output.name}.work")
-
-
-def _work(output: pathlib.Path, wanted: str) -> pathlib.Path:
-    """Where chunks are kept until the file is complete; begun anew for anything else."""
-    work = _work_folder(output)
-    begun = work / "begun.json"
-    if not begun.is_file() or files.read_json(begun).get("fingerprint") != wanted:
-        shutil.rmtree(work, ignore_errors=True)
-        files.write_json(begun, {"fingerprint": wanted})
-    return work
 
 
 class _Asked:
@@ -283,14 +253,7 @@ def _checked(blocks: vectors.Blocks, interruption: Interruption) -> vectors.Bloc
 
 
 def _check(interruption: Interruption) -> None:
-    if interruption.requested:
-        raise Interrupted("Stopped; candidates that were found are kept.")
-
-
-def manifest_path(output_file: files.Path) -> pathlib.Path:
-    """What says how a file was made."""
-    output = pathlib.Path(output_file)
-    return output.with_name(f"{output.name}.json")
+    augmented_file.check(interruption, "candidates that were found")
 
 
 def _chunk_path(work: pathlib.Path, number: int) -> pathlib.Path:

@@ -82,3 +82,32 @@ def test_a_label_outside_the_list_is_an_error(tokenizer):
     example = Example("x:1", "good", label="2", source=("train.tsv", 7))
     with pytest.raises(ValueError, match=r"train.tsv line 7: .*\['0', '1'\]. Received: '2'"):
         one(example, tokenizer, "classification")
+
+
+class _Renamed:
+    """A tokenizer that calls its mask otherwise."""
+
+    def __init__(self, tokenizer, special_tokens):
+        self._tokenizer, self.special_tokens = tokenizer, special_tokens
+        self.asked = []
+
+    def encode_batch(self, texts, texts_b, max_length):
+        self.asked += [*texts, *(texts_b or ())]
+        return self._tokenizer.encode_batch(texts, texts_b, max_length)
+
+
+def test_the_mask_of_rules_is_the_tokenizers_own(tokenizer):
+    derived = Example("x:1", "a [MASK] film", "[MASK]", source_id="train:1")
+    features = one(derived, tokenizer, "classification")
+    assert features["input_ids"].count(tokenizer.mask_id) == 2
+    for special, own in (
+        ({"mask_token": "<mask>", "unk_token": "<unk>"}, "<mask>"),
+        ({"unk_token": "<unk>"}, "<unk>"),
+    ):
+        renamed = _Renamed(tokenizer, special)
+        one(derived, renamed, "classification")
+        assert renamed.asked == [f"a {own} film", own]
+        # A user's text says what it says.
+        plain = _Renamed(tokenizer, special)
+        one(Example("x:1", "a [MASK] film"), plain, "classification")
+        assert plain.asked == ["a [MASK] film"]

@@ -15,6 +15,7 @@ from xdistil_tf.data.examples import Example
 from xdistil_tf.data.tokenizer import Encoding, Tokenizer, WordWindow
 
 _CHUNK = 2048
+MASK_TOKEN = "[MASK]"  # What rules write for a masked word, whatever a tokenizer calls its own.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +80,23 @@ def featurise(
     label_ids = {label: number for number, label in enumerate(labels)}
     counter = truncation or Truncation()
     for chunk in _chunks(examples):
-        texts_b = [one.text_b for one in chunk] if chunk[0].text_b is not None else None
-        encoded = tokenizer.encode_batch([one.text for one in chunk], texts_b, max_seq_length)
+        texts = [_with_own_mask(one, one.text, tokenizer) for one in chunk]
+        texts_b = None
+        if chunk[0].text_b is not None:
+            texts_b = [_with_own_mask(one, one.text_b, tokenizer) for one in chunk]
+        encoded = tokenizer.encode_batch(texts, texts_b, max_seq_length)
         for example, encoding in zip(chunk, encoded, strict=True):
             counter.count += encoding.truncated
             yield _inputs(example.id, example, encoding) | _gold(example, task_type, label_ids)
+
+
+def _with_own_mask(example: Example, text: str, tokenizer: Tokenizer) -> str:
+    """A text that rules made, with the tokenizer's mask token in place of BERT's."""
+    if example.source_id is None or MASK_TOKEN not in text:
+        return text
+    known = tokenizer.special_tokens
+    own = known.get("mask_token") or known.get("unk_token") or ""
+    return text.replace(MASK_TOKEN, own)
 
 
 def featurise_words(

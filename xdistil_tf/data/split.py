@@ -133,12 +133,19 @@ def split_task(
 def text_key(example: Example) -> bytes:
     """A digest of the text or pair after NFC and collapsing of white space; case is kept."""
     text = example.text if isinstance(example.text, str) else " ".join(example.text)
-    both = _normalised(text) + "\t" + _normalised(example.text_b or "")
+    return key_of_texts(text, example.text_b)
+
+
+def key_of_texts(text: str, text_b: str | None) -> bytes:
+    """The digest of a text or pair that `text_key` gives an example."""
+    both = f"{_normalised(text)}\t{_normalised(text_b) if text_b else ''}"
     return hashlib.blake2b(both.encode("utf-8"), digest_size=16).digest()
 
 
 def _normalised(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    if not text.isascii():  # What is ASCII is in NFC.
+        text = unicodedata.normalize("NFC", text)
+    return " ".join(text.split())
 
 
 def _draw_classes(
