@@ -130,7 +130,7 @@ def test_flags_of_a_binary_are_the_documented_ones(verb, flags_of):
 
 FIELDS = {
     "recipe": {recipe.Recipe},
-    "model, `kind: bilstm`": {recipe.BiLSTMModel, recipe.Embedding},
+    "model, `kind: bilstm`": {recipe.BiLSTMModel, recipe.Words, recipe.Embedding},
     "model, `kind: encoder`": {recipe.EncoderModel, recipe.WidthProjection},
     "teacher": {recipe.Teacher},
     "stage": {recipe.Stage},

@@ -15,6 +15,7 @@ from absl import logging
 from xdistil_tf import files, gradients, recipe, report, several_teachers, task_teacher
 from xdistil_tf.baseline import BaselineRun, train_baseline
 from xdistil_tf.continued_pretraining import continue_pretraining
+from xdistil_tf.data import word_vocabulary
 from xdistil_tf.data.readers import read_task
 from xdistil_tf.data.task_info import TaskInfo
 from xdistil_tf.data.task_records import create_task_records
@@ -55,7 +56,7 @@ def distill(
         folders.find(job.init_checkpoint)  # A wrong path is told before the records are made.
     if job.recipe.model.kind == "encoder":
         check_size(job.recipe.model, job.init_checkpoint)
-    tokenizer = load_tokenizer(find_tokenizer(job.tokenizer) if job.tokenizer else sources[0])
+    tokenizer = _students_tokenizer(job, sources[0])
     task = create_task_records(
         job.task_dir,
         job.task,
@@ -73,6 +74,27 @@ def distill(
     if len(sources) > 1 or other_ids:
         return _distilled_from_several(job, sources, task, tokenizer, training)
     return _distilled_from_one(job, sources[0], task, training)
+
+
+def _students_tokenizer(job: Job, teacher: str) -> Tokenizer:
+    """That of the teacher, the one that was given, or one of the words of the texts."""
+    words = job.recipe.model.words if job.recipe.model.kind == "bilstm" else None
+    if words is None:
+        return load_tokenizer(find_tokenizer(job.tokenizer) if job.tokenizer else teacher)
+    if job.tokenizer is not None:
+        raise ValueError(
+            "The recipe's student reads words (model.words) and makes a tokenizer of them. "
+            f"Expected no --tokenizer. Received: {job.tokenizer}."
+        )
+    return word_vocabulary.make_task_vocabulary(
+        job.task_dir,
+        job.task,
+        pathlib.Path(job.model_dir) / "words",
+        job.records,
+        job.transfer_file,
+        job.augmented,
+        **words.model_dump(),
+    )
 
 
 def _distilled_from_one(

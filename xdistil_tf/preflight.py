@@ -250,7 +250,8 @@ def activation_bytes(config: Mapping[str, Any], length: int) -> int:
     """
     if folders.is_bilstm_config(config):
         recurrent = 12 * 2 * config["lstm_units"] * config.get("lstm_layers", 1)
-        return 4 * (2 * config["embedding_dim"] + recurrent)
+        width = config["embedding_dim"] * (1 + config.get("multichannel", False))
+        return 4 * (2 * width + recurrent)
     scores = 2.5 * config["num_attention_heads"] * length
     return int(4 * config["num_hidden_layers"] * (20 * config["hidden_size"] + scores))
 

@@ -149,25 +149,50 @@ class Embedding(Config):
     dim: int = pydantic.Field(300, ge=1)
     path: str | None = None
     trainable: bool = True
+    multichannel: bool = pydantic.Field(
+        False, description="A second table beside it keeps the vectors it starts from."
+    )
+    init_range: float = pydantic.Field(
+        0.1, gt=0, description="Rows without a vector are drawn between -this and this."
+    )
     vocabulary: Literal["full", "observed"] = "full"
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Embedding:
         if (self.source == "file") != (self.path is not None):
             raise ValueError("'path' goes with source: file, and source: file needs a 'path'")
+        if self.multichannel and not self.trainable:
+            raise ValueError("Expected trainable: true of a multichannel embedding")
         return self
 
 
+class Words(Config):
+    """The vocabulary of a student that reads whole words: those of train and transfer texts."""
+
+    min_count: int = pydantic.Field(1, ge=1, description="Rarer words are unknown.")
+    max_words: int | None = pydantic.Field(None, ge=1, description="The most frequent ones.")
+    lower_case: bool = True
+
+
 class BiLSTMModel(Config):
-    """XtremeDistil's student (section 3.1 of the paper)."""
+    """XtremeDistil's student (section 3.1 of the paper), and d-BERT's."""
 
     kind: Literal["bilstm"]
+    words: Words | None = pydantic.Field(
+        None, description="Reads words instead of the teacher's pieces; distill makes them."
+    )
     embedding: Embedding = Embedding()
     lstm_units: int = pydantic.Field(600, ge=1, description="Per direction.")
     lstm_layers: int = pydantic.Field(1, ge=1, description="Stacked.")
     projection_dim: int | None = pydantic.Field(None, description="Default: the teacher's width.")
     activation: str = "gelu"
     dropout: float = pydantic.Field(0.2, ge=0, lt=1)
+    dropout_at: tuple[Literal["embedding", "bilstm", "projection"], ...] = pydantic.Field(
+        ("embedding", "bilstm", "projection"), description="Behind which parts."
+    )
+    pairs: Literal["joined", "siamese"] = pydantic.Field(
+        "joined", description="A pair is read as one text, or as two whose states are compared."
+    )
     crf: bool = pydantic.Field(False, description="Tagging: a CRF on the logits.")
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from xdistil_tf import files, recipe, strategies
 from xdistil_tf.checkpoints import StageFolder
+from xdistil_tf.data import word_vocabulary
 from xdistil_tf.data.record_set import RecordSet
 from xdistil_tf.data.records import decode_example
 from xdistil_tf.data.task_info import TaskInfo
@@ -152,14 +153,30 @@ class Start:
                 "crf": config.crf,
                 "task_type": self._task.task_type,
                 "trainable_embedding": config.embedding.trainable,
+                "multichannel": config.embedding.multichannel,
+                "embedding_range": config.embedding.init_range,
                 "remap": remap is not None,
+                "dropout_at": list(config.dropout_at),
                 "pad_token_id": self._tokenizer.pad_id or 0,
+                **self._pairs(),
             },
             precision=self._config.precision,
         )
         model.build_weights(seed)
         model.set_embedding(table, remap)
         return model
+
+    def _pairs(self) -> dict[str, Any]:
+        """How a BiLSTM reads pairs."""
+        if self._model.pairs == "joined":
+            return {}
+        tokenizer = self._tokenizer
+        around = (tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id)
+        return {
+            "pairs": "siamese",
+            "separator_id": tokenizer.sep_id,
+            "special_ids": [one for one in around if one is not None],
+        }
 
     def _embedding_table(self) -> np.ndarray | None:
         """float32 [V, E], or `None` for random."""
@@ -170,7 +187,7 @@ class Start:
             words = folders.read_word_embeddings(self._teacher_folder)[:size]
             return embeddings.reduce_by_svd(words, config.dim)
         table, _ = embeddings.read_embeddings(
-            config.path, self._tokenizer.tokens, self._config.seed
+            config.path, self._tokenizer.tokens, self._config.seed, config.init_range
         )
         if table.shape[1] != config.dim:
             raise ValueError(
@@ -194,6 +211,17 @@ def _check_bilstm(model, teacher_folder, init_checkpoint, task, tokenizer) -> No
         raise ValueError(
             "The recipe takes the student's embeddings from the teacher (model.embedding."
             "source: teacher). Expected --teacher, or --set model.embedding.source=random."
+        )
+    if model.words is not None and not word_vocabulary.holds_whole_words(tokenizer):
+        raise ValueError(
+            "The recipe's student reads words (model.words), and these records have pieces. "
+            "Expected records that distill made by it, or a recipe without model.words."
+        )
+    if model.pairs == "siamese" and (not task.pair or tokenizer.sep_id is None):
+        lacking = "has single texts" if not task.pair else "has a tokenizer without a separator"
+        raise ValueError(
+            f"model.pairs: siamese compares two texts, and the task {lacking}. Expected a task of "
+            "pairs, or model.pairs: joined."
         )
     if init_checkpoint is not None:
         raise ValueError(

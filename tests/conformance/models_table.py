@@ -72,6 +72,12 @@ ROWS = [
     Row("bilstm-crf", BiLSTM, _BILSTM | {"task_type": "tagging", "crf": True}, tokens=True),
     Row("bilstm-stacked", BiLSTM, _BILSTM | {"lstm_layers": 2}),
     Row("bilstm-pruned", BiLSTM, _BILSTM | {"remap": True, "embedding_rows": 9}),
+    Row("bilstm-multichannel", BiLSTM, _BILSTM | {"multichannel": True}),
+    Row(
+        "bilstm-siamese",
+        BiLSTM,
+        _BILSTM | {"pairs": "siamese", "separator_id": 2, "special_ids": [1, 2]},
+    ),
     Row("bilstm-frozen", BiLSTM, _BILSTM | {"trainable_embedding": False}),
     Row("bert", Encoder, _head("classification")),
     Row("bert-tagging", Encoder, _head("tagging"), tokens=True),

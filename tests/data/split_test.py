@@ -1,3 +1,4 @@
+import dataclasses
 import random
 
 import pytest
@@ -64,10 +65,28 @@ def test_equal_texts_stay_on_one_side():
     assert splits.counts["duplicate"] == (len(splits.train) // 4) * 3
 
 
-def test_transfer_is_train_without_labels_by_default():
+def test_transfer_is_train_by_default():
     splits = split_task(task(rows(500)))
     assert texts(splits.transfer) == texts(splits.train)
-    assert {one.label for one in splits.transfer} == {None}
+    assert [one.label for one in splits.transfer] == [one.label for one in splits.train]
+
+
+def test_transfer_texts_have_the_label_of_an_equal_train_text_and_no_other():
+    train = rows(20)
+    known, other = train[4], example(3, "9", "Text of somebody else", "more")
+    said = dataclasses.replace(known, id="more:1", label="9", source=("more.tsv", 1))
+    splits = split_task(task(train), [said, other], heldout_rows=2)
+    labels = {one.id: one.label for one in splits.transfer}
+    held = {one.text for one in splits.heldout}
+    assert known.text not in held
+    assert labels == {"more:1": known.label, other.id: None}
+
+
+def test_transfer_does_not_tell_labels_that_were_not_drawn():
+    splits = split_task(task(rows(100)), labels_per_class=5, heldout_rows=2)
+    drawn = {one.id: one.label for one in splits.train}
+    assert {one.id: one.label for one in splits.transfer if one.label is not None} == drawn
+    assert len(splits.transfer) > 80 > 10 > len(drawn)
 
 
 def test_overlap_leaves_train_and_transfer_and_is_listed():

@@ -43,7 +43,7 @@ def test_a_task_becomes_a_records_folder(task_dir, tokenizer, tmp_path):
     assert dev.fingerprint == info.splits["dev"]["fingerprint"]
     assert dev.ids.tolist() == [b"dev:1", b"dev:2"]
     transfer = decode_example(RecordSet(info.pattern("transfer")).read(0), "here")
-    assert transfer["label_weights"] == [0.0]
+    assert transfer["label_weights"] == [1.0]
     dropped = (tmp_path / "records" / "dropped.tsv").read_text().split("\n")
     assert dropped[0] == "file\trow\treason"
     assert dropped[1].endswith("train.tsv\t8\toverlap: the text of train stands in dev")
@@ -52,7 +52,7 @@ def test_a_task_becomes_a_records_folder(task_dir, tokenizer, tmp_path):
 def test_splits_say_how_many_records_are_labelled(task_dir, tokenizer, tmp_path):
     info = create(task_dir, tokenizer, tmp_path)
     labelled = {name: one["labelled"] for name, one in info.splits.items()}
-    assert labelled == {"train": 15, "heldout": 4, "transfer": 0, "dev": 2, "test": 0}
+    assert labelled == {"train": 15, "heldout": 4, "transfer": 15, "dev": 2, "test": 0}
 
 
 def test_versions_are_told_and_change_no_fingerprint(task_dir, tokenizer, tmp_path, monkeypatch):

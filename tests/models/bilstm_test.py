@@ -7,7 +7,7 @@ import pytest
 import safetensors.numpy
 import tensorflow as tf
 
-from xdistil_tf.models import embeddings
+from xdistil_tf.models import embeddings, pair_sides
 from xdistil_tf.models.bilstm import BiLSTM, complete_config, load_bilstm, save_bilstm
 
 CONFIG = {
@@ -29,6 +29,19 @@ PUBLISHED = [
     (200, 200, 18.7), (50, 400, 6.5), (100, 200, 9.6), (50, 200, 5.1),
     (300, 100, 27.0), (200, 100, 18.1), (100, 100, 9.2), (50, 100, 4.7),
 ]  # fmt: skip
+
+
+# Tang et al. (2019): channels of 300, LSTM units, projection, classes, whether pairs; parameters
+# besides the word vectors, with one bias a gate.
+PUBLISHED_OF_DBERT = [
+    (2, 150, 200, 2, False, 961_802),
+    (2, 300, 400, 2, False, 2_403_602),
+    (1, 150, 200, 2, False, 601_802),
+    (1, 300, 400, 2, False, 1_683_602),
+    (2, 150, 200, 3, True, 1_142_003),
+    (2, 300, 200, 2, True, 2_643_002),
+]
+PAIRS = CONFIG | {"pairs": "siamese", "separator_id": 2, "special_ids": [1, 2], "dropout": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -288,3 +301,124 @@ def test_exports_with_any_batch_and_length(tmp_path, model, features):
     np.testing.assert_allclose(loaded.serve(**features), expected, atol=1e-6)
     one = {name: value[1:2, :2] for name, value in features.items()}
     np.testing.assert_allclose(loaded.serve(**one), expected[1:2], atol=1e-6)
+
+
+@pytest.mark.parametrize("channels,units,width,classes,pair,count", PUBLISHED_OF_DBERT)
+def test_has_the_parameters_of_dberts_students(channels, units, width, classes, pair, count):
+    config = {
+        "vocab_size": 40,
+        "embedding_dim": 300,
+        "multichannel": channels == 2,
+        "lstm_units": units,
+        "projection_dim": width,
+        "num_labels": classes,
+        "activation": "relu",
+        **({"pairs": "siamese", "separator_id": 2} if pair else {}),
+    }
+    with tf.Graph().as_default():
+        named = BiLSTM(config).named_variables()
+    sizes = {name: int(np.prod(one.shape)) for name, one in named.items()}
+    tables = {name: sizes.pop(name) for name in list(sizes) if name.startswith("embedding/")}
+    assert sum(sizes.values()) == count
+    assert tables == dict.fromkeys(["embedding/table", "embedding/frozen"][:channels], 40 * 300)
+
+
+def test_a_frozen_channel_keeps_what_the_other_starts_from(features):
+    model = BiLSTM.from_config_dict(CONFIG | {"multichannel": True}, seed=3)
+    table = np.random.default_rng(0).normal(size=(13, 5)).astype(np.float32)
+    model.set_embedding(table, None)
+    embedded = model(features, request={"hidden": (0,)})["hidden"][0].numpy()
+    np.testing.assert_array_equal(embedded[..., :5], embedded[..., 5:])
+    np.testing.assert_array_equal(embedded[..., :5], table[features["input_ids"].numpy()])
+    trained = {one.name for one in model.trainable_variables}
+    assert any("embedding/table" in name for name in trained)
+    assert not any("embedding/frozen" in name for name in trained)
+
+
+def pair_features(*pairs, extra=0, length=9):
+    """`[CLS] a [SEP] b [SEP]` as 1 a 2 b 2; `extra` more separators between the texts."""
+    rows = [[1, *a, *[2] * (1 + extra), *b, 2] for a, b in pairs]
+    mask = [[1] * len(row) + [0] * (length - len(row)) for row in rows]
+    ids = [row + [0] * (length - len(row)) for row in rows]
+    return {"input_ids": tf.constant(ids), "input_mask": tf.constant(mask)}
+
+
+def test_texts_of_a_pair_are_taken_apart():
+    for extra in (0, 1):  # RoBERTa has two separators between them.
+        made = pair_features(([5, 6, 7], [8]), ([9], [10, 11]), extra=extra)
+        ids, lengths = pair_sides.split_pairs(made["input_ids"], made["input_mask"], 2, [1, 2])
+        assert lengths.numpy().tolist() == [3, 1, 1, 2]
+        texts = [row[:n].tolist() for row, n in zip(ids.numpy(), lengths.numpy(), strict=True)]
+        assert texts == [[5, 6, 7], [9], [8], [10, 11]]
+    made = pair_features(([], [5]), ([], []))
+    ids, lengths = pair_sides.split_pairs(made["input_ids"], made["input_mask"], 2, [1, 2])
+    assert lengths.numpy().tolist() == [0, 0, 1, 0] and ids.shape == (4, 1)
+
+
+def test_of_a_pair_states_distance_and_product_are_compared():
+    model = BiLSTM.from_config_dict(PAIRS | {"activation": "relu"}, seed=3)
+    single = BiLSTM.from_config_dict(CONFIG | {"dropout": 0.0}, seed=3)
+    named, others = model.named_variables(), single.named_variables()
+    for name, variable in others.items():
+        if not name.startswith("projection"):
+            variable.assign(named[name])
+    made = pair_features(([5, 6, 7], [8, 9]))
+
+    def final(tokens):
+        inputs = {
+            "input_ids": tf.constant([tokens]),
+            "input_mask": tf.ones([1, len(tokens)], tf.int32),
+        }
+        states = single(inputs, request={"hidden": (1,)})["hidden"][1].numpy()[0]
+        return np.concatenate([states[-1, :4], states[0, 4:]])
+
+    a, b = final([5, 6, 7]), final([8, 9])
+    joined = np.concatenate([a, b, np.abs(a - b), a * b])
+    x = joined @ named["projection/kernel"].numpy() + named["projection/bias"].numpy()
+    outputs = model(made, request={"logits": None, "representation": None})
+    np.testing.assert_allclose(outputs["representation"][0], np.maximum(x, 0), atol=1e-6)
+
+
+def test_equal_texts_of_a_pair_have_no_distance():
+    made = pair_features(([5, 6], [5, 6]), ([7], [8]))
+    ids, lengths = pair_sides.split_pairs(made["input_ids"], made["input_mask"], 2, [1, 2])
+    states = tf.one_hot(ids[:, 0], 12)
+    both = pair_sides.compared(states).numpy()
+    np.testing.assert_array_equal(both[0, 24:36], 0)
+    np.testing.assert_array_equal(both[0, 36:], states[0] ** 2)
+    assert both[1, 24:36].any() and not both[1, 36:].any()
+
+
+def test_padding_does_not_change_a_pair_and_the_other_pairs_neither():
+    model = BiLSTM.from_config_dict(PAIRS, seed=3)
+    both = model(pair_features(([5, 6, 7], [8]), ([9], [10, 11])))["logits"]
+    alone = model(pair_features(([9], [10, 11]), length=20))["logits"]
+    np.testing.assert_allclose(both[1:], alone, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({"pairs": "both"}, "Invalid pairs. Expected one of"),
+        ({"pairs": "siamese"}, "Missing separator_id"),
+        ({"pairs": "siamese", "separator_id": 2, "task_type": "tagging"}, "Tags belong to one"),
+        ({"dropout_at": ["head"]}, "Invalid dropout_at"),
+    ],
+)
+def test_impossible_pairs_and_dropouts_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        BiLSTM(CONFIG | change)
+
+
+def test_dropout_stands_where_it_is_wanted(features):
+    quiet = BiLSTM.from_config_dict(CONFIG | {"dropout_at": []}, seed=3)
+    trained = quiet(features, training=True, seed=SEED)["logits"]
+    np.testing.assert_allclose(trained, quiet(features)["logits"], atol=1e-6)
+    last = BiLSTM.from_config_dict(CONFIG | {"dropout_at": ["projection"]}, seed=3)
+    asked = {"logits": None, "representation": None}
+    trained, run = (
+        last(features, training=True, request=asked, seed=SEED),
+        last(features, request=asked),
+    )
+    np.testing.assert_allclose(trained["representation"], run["representation"], atol=1e-6)
+    assert np.abs(trained["logits"] - run["logits"]).max() > 1e-3

@@ -184,3 +184,41 @@ def test_reads_genuine_vectors():
     matrix, found = read_embeddings(folder / "vectors" / "glove.6B.50d.top.txt", tokens)
     assert matrix.shape == (30522, 50)
     assert 5000 < found.sum() < 20000
+
+
+def write_binary(path, vectors, header=None, between=b"\n"):
+    rows = [word.encode() + b" " + np.asarray(row, "<f4").tobytes() for word, row in vectors]
+    width = len(vectors[0][1])
+    head = header or f"{len(vectors)} {width}"
+    path.write_bytes(head.encode() + b"\n" + between.join(rows))
+
+
+@pytest.mark.parametrize("between", [b"\n", b""])  # Google's file has no line ends between rows.
+def test_binary_vectors_are_those_of_the_text(tmp_path, between):
+    random = np.random.default_rng(0)
+    vectors = [(word, random.normal(size=5)) for word in ("the", "New_York", "naïve", "Paris")]
+    write_binary(tmp_path / "vectors.bin", vectors, between=between)
+    tokens = ["[PAD]", "paris", "the", "naïve", "soup"]
+    matrix, found = read_embeddings(tmp_path / "vectors.bin", tokens)
+    assert found.tolist() == [False, True, True, True, False]
+    np.testing.assert_array_equal(matrix[1], np.float32(vectors[3][1]))
+    np.testing.assert_array_equal(matrix[3], np.float32(vectors[2][1]))
+
+
+def test_binary_vectors_that_end_early_are_refused(tmp_path):
+    write_binary(tmp_path / "vectors.bin", [("the", np.ones(50) / 3)], header="3 50")
+    with pytest.raises(ValueError, match="ends in vector 2. Expected 3 of 50 numbers"):
+        read_vectors(tmp_path / "vectors.bin", ["the"])
+
+
+def test_a_word_is_looked_up_in_other_capitals(tmp_path):
+    path = write(tmp_path, "Paris 1 2\nUSA 3 4\nusa 9 9\nNASA 5 6\n")
+    matrix, found = read_vectors(path, ["paris", "usa", "nasa", "soup"])
+    assert found.tolist() == [True, True, True, False]
+    assert matrix[:3].tolist() == [[1, 2], [9, 9], [5, 6]]
+
+
+def test_rows_without_a_vector_are_drawn_from_the_range(tmp_path):
+    path = write(tmp_path, "the 1 2\n")
+    matrix, _ = read_vectors(path, [f"w{n}" for n in range(500)], limit=0.25)
+    assert 0.24 < np.abs(matrix).max() < 0.25

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from absl import logging
 
@@ -24,7 +25,8 @@ class Splits:
     """The examples of each split, and what was left out.
 
     Attributes:
-      train, heldout, transfer: What trains and selects; transfer has no labels.
+      train, heldout, transfer: What trains and selects; of transfer, gold is known where a text is
+        one of train's.
       others: The splits that are only reported on (`dev`, `test`, `dev_mismatched`, …).
       dropped: `(file, row, reason)` of each example left out.
       counts: How many were dropped for each reason.
@@ -115,7 +117,8 @@ def split_task(
     if transfer is not None and not allow_transductive:
         _refuse_transductive(transfer, reported)
     found: list[tuple[str, int, str]] = []
-    kept = _transfer(source, heldout, {} if allow_transductive else reported, others, found)
+    gold = {text_key(one): one.label for one in reversed(train)}
+    kept = _transfer(source, heldout, {} if allow_transductive else reported, others, gold, found)
     if transfer is None:  # Held-out texts of train moved, they were not dropped.
         found = [one for one in found if not one[2].startswith("heldout")]
     dropped.extend(found)
@@ -225,9 +228,13 @@ def _transfer(
     heldout: Sequence[Example],
     reported: dict[bytes, str],
     others: dict[str, list[Example]],
+    gold: Mapping[bytes, Any],
     dropped: list[tuple[str, int, str]],
 ) -> list[Example]:
-    """Transfer texts once each, without labels, without what selects or is reported on."""
+    """Transfer texts once each, without what selects or is reported on.
+
+    Of labels they have those of equal train texts, whatever stands in their files.
+    """
     held_texts = {text_key(one) for one in heldout}
     held_ids = {one.id for one in heldout}
     reported_ids = {one.id for rows in others.values() for one in rows} if reported else set()
@@ -248,5 +255,5 @@ def _transfer(
             dropped.append((*one.source, reason))
             continue
         seen.add(key)
-        kept.append(dataclasses.replace(one, label=None))
+        kept.append(dataclasses.replace(one, label=gold.get(key)))
     return kept

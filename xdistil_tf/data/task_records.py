@@ -25,6 +25,7 @@ LABEL_PIECES = ("first", "all")
 _SPLITS = "|".join(("train", "heldout", "transfer", "augmented", *SPLIT_FILES))
 _OURS = re.compile(rf"\.?({_SPLITS})-\d{{5,}}-of-\d{{5,}}\.(tfrecord|index)(\.\d+\.tmp)?")
 _UNFINISHED = ".unfinished"
+_REPORTED = ("dev", "test")  # Begins of the names of files that are only reported on.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,6 +248,16 @@ def write_task_records(
     return load_task_info(folder)
 
 
+def training_fingerprints(
+    task_dir: str | pathlib.Path,
+    transfer_file: str | Sequence[str] | None,
+    augmented: str | Sequence[str] | None,
+) -> dict[str, str]:
+    """The content of the files that a student learns from, by name."""
+    found = _input_fingerprints(task_dir, transfer_file, augmented)
+    return {name: one for name, one in found.items() if not name.startswith(_REPORTED)}
+
+
 def _input_fingerprints(
     task_dir: str | pathlib.Path,
     transfer_file: str | Sequence[str] | None,
@@ -309,7 +320,7 @@ def _training_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
     texts = {
         name: fingerprint
         for name, fingerprint in inputs["files"].items()
-        if not name.startswith(("dev", "test"))
+        if not name.startswith(_REPORTED)
     }
     plain = {name: value for name, value in inputs.items() if name not in ("files", "options")}
     # As JSON gives them back: tuples are lists there.

@@ -1,7 +1,9 @@
-"""XtremeDistil's recurrent student (Mukherjee & Hassan Awadallah, ACL 2020, section 3.1).
+"""Recurrent students: XtremeDistil's, and d-BERT's for sentences and pairs.
 
-Word embedding -> bidirectional LSTMs -> projection of the teacher's width -> head, with dropout
-between them and none inside an LSTM.
+Word embedding -> bidirectional LSTMs -> projection -> head, with dropout between them and none
+inside an LSTM. XtremeDistil (Mukherjee & Hassan Awadallah, ACL 2020, section 3.1) projects to the
+teacher's width. d-BERT (Tang et al., 2019, section 3.1) has two channels of word vectors, a ReLU
+and dropout before the head alone; of a pair it reads both texts by one LSTM and compares states.
 """
 
 from __future__ import annotations
@@ -15,15 +17,16 @@ from collections.abc import Mapping
 import numpy as np
 import safetensors.numpy
 import tensorflow as tf
-import tf_keras
 
 from xdistil_tf import files
 from xdistil_tf import outputs as outputs_lib
-from xdistil_tf.models import crf_layer, layers, lstm
+from xdistil_tf.models import crf_layer, layers, lstm, pair_sides, word_channels
 from xdistil_tf.models.parted_model import PartedModel
 
 MODEL_TYPE = "xdistil_bilstm"
 TASK_TYPES = ("classification", "regression", "tagging")
+PAIRS = ("joined", "siamese")  # How a pair is read: as one text, or as two.
+DROPOUTS = ("embedding", "bilstm", "projection")  # Behind which part, in this order.
 
 
 def complete_config(config: Mapping) -> dict:
@@ -57,6 +60,18 @@ def complete_config(config: Mapping) -> dict:
         raise ValueError(
             f"Invalid crf. A CRF reads tags. Expected crf=False of task_type={full['task_type']!r}."
         )
+    if full["pairs"] not in PAIRS:
+        raise ValueError(f"Invalid pairs. Expected one of {PAIRS}. Received: {full['pairs']!r}.")
+    if full["pairs"] == "siamese":
+        if full["task_type"] == "tagging":
+            raise ValueError("Invalid pairs. Tags belong to one text. Expected pairs='joined'.")
+        if full["separator_id"] is None:
+            raise ValueError("Missing separator_id. Expected the token between texts of a pair.")
+    unknown = set(full["dropout_at"]) - set(DROPOUTS)
+    if unknown:
+        raise ValueError(
+            f"Invalid dropout_at. Expected some of {DROPOUTS}. Received: {sorted(unknown)}."
+        )
     if not full["remap"] and full["embedding_rows"] != full["vocab_size"]:
         raise ValueError(
             f"Invalid embedding_rows. Expected vocab_size={full['vocab_size']} without a remap. "
@@ -89,22 +104,28 @@ class BiLSTM(PartedModel):
         self._config_json = json.dumps(config)
         self.precision = precision
         self.tagging = config["task_type"] == "tagging"
+        self.siamese = config["pairs"] == "siamese"
+        self._separator = config["separator_id"]
+        self._special = frozenset((*config["special_ids"], self._separator))
         units, width = config["lstm_units"], config["projection_dim"]
-        self.embedding = _Embedding(config, policy)
+        self.embedding = word_channels.WordChannels(config, policy)
         self.recurrent = [
             lstm.BidirectionalLSTM(width, units, name, dtype=policy)
             for name, width in _recurrent_layers(config)
         ]
-        self.projection = layers.Dense(2 * units, width, name="projection", dtype=policy)
+        states = (8 if self.siamese else 2) * units
+        self.projection = layers.Dense(states, width, name="projection", dtype=policy)
         self.activation = _activation(config["activation"])
         # In float32: the head is tiny, and logits stay exact.
         self.head = layers.Dense(width, config["num_labels"], name="head")
         self.crf = crf_layer.Crf(config["num_labels"]) if config["crf"] else None
+        rates = {name: config["dropout"] * (name in config["dropout_at"]) for name in DROPOUTS}
         self.embedding_dropout, self.bilstm_dropout, self.projection_dropout = (
-            layers.StatelessDropout(config["dropout"], salt=salt) for salt in (1, 2, 3)
+            layers.StatelessDropout(rates[name], salt=salt)
+            for salt, name in enumerate(DROPOUTS, start=1)
         )
         self.between_dropouts = [
-            layers.StatelessDropout(config["dropout"], salt=10 + number)
+            layers.StatelessDropout(rates["bilstm"], salt=10 + number)
             for number in range(1, len(self.recurrent))
         ]
         self.built = True
@@ -133,9 +154,13 @@ class BiLSTM(PartedModel):
 
     @property
     def available(self) -> dict[str, tuple[int, ...] | None]:
-        """What can be requested; hidden 0 is the embedding's output, i the states of LSTM i."""
-        numbers = tuple(range(len(self.recurrent) + 1))
-        available = {"logits": None, "representation": None, "hidden": numbers}
+        """What can be requested; hidden 0 is the embedding's output, i the states of LSTM i.
+
+        Of pairs read as two texts there are no hidden states: they have no place in the sequence.
+        """
+        available = {"logits": None, "representation": None}
+        if not self.siamese:
+            available["hidden"] = tuple(range(len(self.recurrent) + 1))
         if self.crf is not None:
             available |= {"potentials": None, "marginals": None}
         return available
@@ -181,7 +206,8 @@ class BiLSTM(PartedModel):
         request = {"logits": None} if request is None else request
         outputs_lib.validate_request(request, self.available, "BiLSTM")
         hidden = request.get("hidden") or ()
-        embedded = self.embedding(features["input_ids"])
+        input_ids, lengths = self._texts(features)
+        embedded = self.embedding(input_ids)
         outputs = {"hidden": {}} if "hidden" in request else {}
         if 0 in hidden:
             outputs["hidden"][0] = embedded
@@ -189,7 +215,6 @@ class BiLSTM(PartedModel):
         wants_top = not wanted.isdisjoint(request)
         depth = len(self.recurrent) if wants_top else max(hidden, default=0)
         states, final = self.embedding_dropout(embedded, training, seed), None
-        lengths = tf.reduce_sum(features["input_mask"], 1)
         for number, layer in enumerate(self.recurrent[:depth], start=1):
             if number > 1:
                 states = self.between_dropouts[number - 2](states, training, seed)
@@ -202,6 +227,8 @@ class BiLSTM(PartedModel):
             )
             if number in hidden:
                 outputs["hidden"][number] = states
+        if self.siamese and wants_top:
+            final = pair_sides.compared(final)
         if wants_top:
             compact = self.tagging and not training
             top = (
@@ -214,6 +241,13 @@ class BiLSTM(PartedModel):
                 logits = outputs["logits"] if "logits" in outputs else top["logits"]()
                 outputs |= crf_layer.crf_outputs(self.crf, logits, features, request)
         return outputs
+
+    def _texts(self, features) -> tuple[tf.Tensor, tf.Tensor]:
+        """Ids and lengths of what the LSTM reads: a sequence of each row, or two texts."""
+        input_ids, mask = features["input_ids"], features["input_mask"]
+        if self.siamese:
+            return pair_sides.split_pairs(input_ids, mask, self._separator, sorted(self._special))
+        return input_ids, tf.reduce_sum(mask, 1)
 
     def _top(self, states: tf.Tensor, training: bool, seed):
         """Makers of `representation` and `logits` from states `[..., 2H]`."""
@@ -244,14 +278,11 @@ class BiLSTM(PartedModel):
 
 def _recurrent_layers(config: Mapping) -> list[tuple[str, int]]:
     """Name and input width of each LSTM; a single one has no number."""
-    count = config["lstm_layers"]
+    count, width = config["lstm_layers"], config["embedding_dim"] * (1 + config["multichannel"])
     if count == 1:
-        return [("bilstm", config["embedding_dim"])]
+        return [("bilstm", width)]
     above = 2 * config["lstm_units"]
-    return [
-        (f"bilstm_{number}", config["embedding_dim"] if number == 1 else above)
-        for number in range(1, count + 1)
-    ]
+    return [(f"bilstm_{number}", width if number == 1 else above) for number in range(1, count + 1)]
 
 
 def save_bilstm(model: BiLSTM, folder: files.Path) -> None:
@@ -295,69 +326,6 @@ def load_bilstm(folder: files.Path, precision: str = "float32") -> BiLSTM:
     return model
 
 
-class _Embedding(tf_keras.layers.Layer):
-    """Word vectors; of a pruned vocabulary, found through a table of rows."""
-
-    def __init__(self, config: Mapping, dtype):
-        super().__init__(name="embedding", dtype=dtype, autocast=False)
-        rows = config["embedding_rows"]
-        self.table = self.add_weight(
-            name="embedding/table",
-            shape=(rows, config["embedding_dim"]),
-            initializer="zeros",
-            dtype="float32",
-            trainable=config["trainable_embedding"],
-            experimental_autocast=False,
-        )
-        self.remap = None
-        if config["remap"]:
-            self.remap = self.add_weight(
-                name="embedding/remap",
-                shape=(config["vocab_size"],),
-                initializer="zeros",
-                dtype="int32",
-                trainable=False,
-                experimental_autocast=False,
-            )
-        self.built = True
-
-    def initialise(self, seed: int) -> None:
-        """Draws the vectors uniformly from (-0.1, 0.1); the rows of the ids stay."""
-        key = lstm.stateless_seed(self.table.name, seed)
-        self.table.assign(tf.random.stateless_uniform(self.table.shape, key, -0.1, 0.1))
-
-    def set(self, table: np.ndarray | None, remap: np.ndarray | None) -> None:
-        """See `BiLSTM.set_embedding`."""
-        if (remap is None) != (self.remap is None):
-            raise ValueError(
-                f"Invalid remap. Expected {'a table' if remap is None else 'None'}, since the "
-                f"config has remap={self.remap is not None}. Received: {type(remap).__name__}."
-            )
-        if remap is not None:
-            remap = np.asarray(remap, np.int32)
-            rows = self.table.shape[0]
-            if remap.shape != tuple(self.remap.shape) or remap.min() < 0 or remap.max() >= rows:
-                raise ValueError(
-                    f"Invalid remap. Expected shape {tuple(self.remap.shape)} and rows in "
-                    f"0..{rows - 1}. Received: shape {remap.shape}, {remap.min()}..{remap.max()}."
-                )
-            self.remap.assign(remap)
-        if table is None:
-            return
-        if np.shape(table) != tuple(self.table.shape):
-            raise ValueError(
-                f"Invalid embedding table. Expected shape {tuple(self.table.shape)}. "
-                f"Received: {np.shape(table)}."
-            )
-        self.table.assign(np.asarray(table, np.float32))
-
-    def call(self, input_ids: tf.Tensor) -> tf.Tensor:
-        """int32 `[B, T]` -> `[B, T, E]`."""
-        if self.remap is not None:
-            input_ids = tf.gather(self.remap, input_ids)
-        return tf.cast(tf.gather(self.table, input_ids), self.compute_dtype)
-
-
 def _unflatten(matrix: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     """`[rows, width]` -> `[..., width]`, with the leading axes of `shape`."""
     return tf.reshape(matrix, tf.concat([shape[:-1], [matrix.shape[-1]]], 0))
@@ -392,6 +360,12 @@ _DEFAULTS = {
     "crf": False,
     "task_type": "classification",
     "trainable_embedding": True,
+    "multichannel": False,
+    "embedding_range": 0.1,
     "remap": False,
+    "pairs": "joined",
+    "separator_id": None,
+    "special_ids": [],
+    "dropout_at": list(DROPOUTS),
     "pad_token_id": 0,
 }

@@ -7,7 +7,8 @@ standard deviation of about 0.04), and so is what is made of them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import BinaryIO
 
 import numpy as np
 from absl import logging
@@ -60,11 +61,12 @@ def reduce_by_svd(matrix: np.ndarray, dim: int) -> np.ndarray:
 
 
 def read_embeddings(
-    path: files.Path, tokens: Sequence[str], seed: int = 0
+    path: files.Path, tokens: Sequence[str], seed: int = 0, limit: float = 0.1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a file of either kind: a token before each vector, or one vector a line.
+    """Reads a file of any kind: a token before each vector, or one vector a line.
 
-    A file whose lines begin with a number each is of the second kind.
+    A file whose lines begin with a number each is of the second kind. With tokens it may be text or
+    word2vec's binary format.
 
     Returns:
       As `read_vectors`.
@@ -75,16 +77,17 @@ def read_embeddings(
         first = first[1:]
     if first and all(line and _is_number(line[0]) for line in first):
         return read_rows(path, len(tokens)), np.ones(len(tokens), bool)
-    return read_vectors(path, tokens, seed)
+    return read_vectors(path, tokens, seed, limit)
 
 
 def read_vectors(
-    path: files.Path, tokens: Sequence[str], seed: int = 0
+    path: files.Path, tokens: Sequence[str], seed: int = 0, limit: float = 0.1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads GloVe or word2vec text for a vocabulary.
+    """Reads GloVe's or word2vec's vectors, text or binary, for a vocabulary.
 
     A piece is looked up as it is, then without its continuation mark (`##ing` -> `ing`), then both
-    in lower case. Pieces without a vector are drawn uniformly from (-0.1, 0.1).
+    in lower case, capitalised and in capitals. Pieces without a vector are drawn uniformly from
+    (-limit, limit).
 
     ```
     the 0.418 0.24968 -0.41242
@@ -95,6 +98,7 @@ def read_vectors(
       path: UTF-8; a first line of two integers is a header.
       tokens: The vocabulary in the order of its ids.
       seed: Of the drawn rows; they do not depend on what the file has.
+      limit: Of the drawn numbers.
 
     Returns:
       float32 `[V, E]`, and boolean `[V]`: which rows the file gave.
@@ -104,15 +108,8 @@ def read_vectors(
     """
     names = [_spellings(token) for token in tokens]
     wanted = {name for spellings in names for name in spellings}
-    vectors: dict[str, np.ndarray] = {}
-    width = None
-    for number, token, values in _vector_lines(path):
-        width = len(values) if width is None else width
-        if token in wanted and token not in vectors:
-            vectors[token] = _numbers(values, path, number)
-    if width is None:
-        raise ValueError(f"{path} has no vectors. Expected a token and its numbers in each line.")
-    matrix = np.random.default_rng(seed).uniform(-0.1, 0.1, (len(tokens), width))
+    width, vectors = (_binary_vectors if _is_binary(path) else _text_vectors)(path, wanted)
+    matrix = np.random.default_rng(seed).uniform(-limit, limit, (len(tokens), width))
     matrix = matrix.astype(np.float32)
     found = np.zeros(len(tokens), bool)
     for row, spellings in enumerate(names):
@@ -195,7 +192,65 @@ def observed_vocabulary(
 
 def _spellings(token: str) -> list[str]:
     bare = token[2:] if token.startswith("##") and len(token) > 2 else token.lstrip("▁Ġ") or token
-    return list(dict.fromkeys([token, bare, token.lower(), bare.lower()]))
+    lower = bare.lower()
+    # Some vectors know names in capitals alone, and texts are often in lower case.
+    return list(dict.fromkeys([token, bare, token.lower(), lower, lower.title(), lower.upper()]))
+
+
+def _text_vectors(path: files.Path, wanted: Collection[str]) -> tuple[int, dict[str, np.ndarray]]:
+    """The width, and the vectors of the tokens that are wanted."""
+    vectors: dict[str, np.ndarray] = {}
+    width = None
+    for number, token, values in _vector_lines(path):
+        width = len(values) if width is None else width
+        if token in wanted and token not in vectors:
+            vectors[token] = _numbers(values, path, number)
+    if width is None:
+        raise ValueError(f"{path} has no vectors. Expected a token and its numbers in each line.")
+    return width, vectors
+
+
+def _is_binary(path: files.Path) -> bool:
+    """Whether a file is word2vec's binary one: a header in text, then numbers in bytes."""
+    with open(path, "rb") as handle:
+        head, begun = handle.readline(200).split(), handle.read(4096)
+    if len(head) != 2 or not all(one.isdigit() for one in head):
+        return False
+    # Of a text the first row goes on with numbers; the last of them may be cut off here.
+    row = begun.partition(b"\n")[0].decode("latin-1").rstrip()
+    numbers = row.rsplit(" ", int(head[1]))[1:] if len(begun) < 4096 else row.split(" ")[-9:-1]
+    return not all(map(_is_number, numbers))
+
+
+def _binary_vectors(path: files.Path, wanted: Collection[str]) -> tuple[int, dict[str, np.ndarray]]:
+    """The width, and the vectors of the tokens that are wanted.
+
+    Raises:
+      ValueError: If the file ends early, or a token does not end; names it.
+    """
+    vectors: dict[str, np.ndarray] = {}
+    with open(path, "rb") as handle:
+        count, width = map(int, handle.readline().split())
+        for number in range(1, count + 1):
+            token = _binary_token(handle)
+            content = handle.read(4 * width)
+            if len(content) < 4 * width:
+                raise ValueError(
+                    f"{path} ends in vector {number}. Expected {count} of {width} numbers, as its "
+                    "first line says. Download the file again."
+                )
+            text = token.decode("utf-8", "replace")
+            if text in wanted and text not in vectors:
+                vectors[text] = np.frombuffer(content, "<f4")
+    return width, vectors
+
+
+def _binary_token(handle: BinaryIO) -> bytes:
+    """What stands before the next space; a line end before it belongs to the last vector."""
+    token = bytearray()
+    while (byte := handle.read(1)) not in (b" ", b""):
+        token += byte
+    return bytes(token).lstrip(b"\n")
 
 
 def _vector_lines(path: files.Path) -> Iterator[tuple[int, str, list[str]]]:
