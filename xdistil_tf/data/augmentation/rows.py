@@ -29,6 +29,8 @@ User = tuple[str, str]
 
 def on_one_line(example: Example) -> Example:
     """Cells of CSV and JSON may hold what ends a cell of TSV."""
+    if not _BREAKS.search(f"{example.text}{example.text_b or ''}"):
+        return example
     text_b = None if example.text_b is None else _BREAKS.sub(" ", example.text_b)
     return dataclasses.replace(example, text=_BREAKS.sub(" ", example.text), text_b=text_b)
 
