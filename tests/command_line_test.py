@@ -14,7 +14,7 @@ import sys
 import pytest
 import yaml
 
-from tests.small_task import encoder_folder, stage, student_recipe, write_lines
+from tests.small_task import encoder_folder, stage, student_recipe, unlabelled, write_lines
 from xdistil_tf import command_line, files, recipe
 from xdistil_tf.interruption import Interrupted, Interruption
 
@@ -298,7 +298,7 @@ def test_wrong_inputs_of_evaluate(call, small, trained, tmp_path):
         ([f"--model_dir={tmp_path}", f"--task_dir={small.task_dir}"], "No model in"),
         (["--model_dir=nope", f"--task_dir={small.task_dir}"], "No such folder nope"),
         ([model, f"--task_dir={small.task_dir}", "--split=no"], "no"),
-        ([model, f"--records={small.info.pattern('transfer')}"], "'transfer' of .* has no labels"),
+        ([model, f"--records={unlabelled(small, tmp_path)}"], "'transfer' of .* has no labels"),
     ):
         code, line = call("evaluate", *arguments)
         assert code == 1 and re.search(message, line), line

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tests.small_task import RECORDS, encoder_folder, write_lines
+from tests.small_task import RECORDS, encoder_folder, unlabelled, write_lines
 from xdistil_tf import evaluate
 from xdistil_tf.data.pipeline import Batches
 from xdistil_tf.data.task_records import create_task_records
@@ -71,9 +71,9 @@ def test_languages_are_scored_apart(small):
     assert predictions.by_language(small.info) == {}
 
 
-def test_records_without_labels_are_refused(trained, small):
+def test_records_without_labels_are_refused(trained, small, tmp_path):
     with pytest.raises(ValueError, match="The split 'transfer' of classification has no labels"):
-        EvaluatedModel(str(trained)).on_records(small.info.pattern("transfer"))
+        EvaluatedModel(str(trained)).on_records(unlabelled(small, tmp_path))
 
 
 def test_a_missing_split_is_refused(trained, small, tmp_path):

@@ -77,6 +77,15 @@ def student_recipe(*stages: dict, **fields) -> recipe.Recipe:
     return recipe.Recipe.model_validate(content | fields)
 
 
+def unlabelled(small: SmallTask, folder: pathlib.Path) -> str:
+    """Records of texts that train does not have, so that nobody knows their labels."""
+    path = write_lines(folder / "unknown.txt", [f"the soup was odd {n}" for n in range(8)])
+    info = create_task_records(
+        small.task_dir, "classification", small.tokenizer, folder / "unknown", str(path), RECORDS
+    )
+    return info.pattern("transfer")
+
+
 def encoder_folder(
     folder: pathlib.Path, tokenizer: Tokenizer, head: dict | None = None, labels=None, **changes
 ) -> str:
