@@ -106,3 +106,27 @@ def test_where_there_is_no_word_marginals_are_zero_and_labels_may_be_anything(po
         crf.negative_log_likelihood(known, potentials, weights=weights),
         crf.negative_log_likelihood(unknown, potentials, weights=weights),
     )
+
+
+def test_a_long_sentence_of_large_scores_loses_no_digits():
+    rng = np.random.default_rng(0)
+    emissions, transitions = rng.normal(size=(1, 400, 9)) * 60, rng.normal(size=(9, 9)) * 2
+    start = np.zeros(9)
+    words, labels = tf.ones([1, 400], tf.bool), rng.integers(0, 9, [1, 400])
+    steps = [emissions[0, 0] + start]
+    for emission in emissions[0, 1:]:
+        steps.append(np.logaddexp.reduce(steps[-1][:, None] + transitions, 0) + emission)
+    ends = [np.zeros(9)]
+    for emission in emissions[0, :0:-1]:
+        ends.append(np.logaddexp.reduce(transitions + emission + ends[-1], 1))
+    expected = np.array(steps) + np.array(ends[::-1])
+    expected -= np.logaddexp.reduce(steps[-1])
+    parts = (tf.constant(one, tf.float32) for one in (emissions, transitions, start))
+    potentials = crf.make_potentials(*parts)
+    found = crf.log_marginals(potentials, words)[0]
+    np.testing.assert_allclose(np.exp(found), np.exp(expected), atol=5e-5)
+    values = crf.negative_log_likelihood(labels, potentials, weights=tf.ones([1, 400]))
+    own = emissions[0, np.arange(400), labels[0]].sum() + transitions[
+        labels[0, :-1], labels[0, 1:]
+    ].sum()
+    np.testing.assert_allclose(np.sum(values), np.logaddexp.reduce(steps[-1]) - own, rtol=1e-6)

@@ -47,9 +47,9 @@ def log_marginals(potentials: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
     Returns:
       `[B, T, C]`; 0 where there is no word.
     """
-    alphas, betas = _forward(potentials, words), _backward(potentials, words)
-    total = tf.reduce_logsumexp(alphas[-1], -1)  # [B]
-    found = tf.transpose((alphas + betas)[..., :-1], [1, 0, 2]) - total[:, tf.newaxis, tf.newaxis]
+    alphas, _ = _forward(potentials, words)
+    betas = _backward(potentials, words)
+    found = tf.nn.log_softmax(tf.transpose((alphas + betas)[..., :-1], [1, 0, 2]))
     return tf.where(words[..., tf.newaxis], found, 0.0)
 
 
@@ -101,9 +101,7 @@ def negative_log_likelihood(labels, potentials, *, weights) -> tf.Tensor:
     words = weights > 0
     labels = tf.where(words, tf.cast(labels, tf.int32), 0)  # An index that there is.
     potentials = _of_words(tf.cast(potentials, tf.float32), words)
-    alphas = _forward(potentials, words)
-    totals = tf.reduce_logsumexp(alphas, -1)  # [T, B]
-    added = totals - tf.concat([tf.zeros_like(totals[:1]), totals[:-1]], 0)
+    _, added = _forward(potentials, words)
     own = tf.gather_nd(potentials, tf.stack([_before(labels, words, potentials), labels], -1), 2)
     return tf.where(words, tf.transpose(added) - own, 0.0)
 
@@ -120,28 +118,40 @@ def _before(labels: tf.Tensor, words: tf.Tensor, potentials: tf.Tensor) -> tf.Te
     return tf.transpose(tf.concat([start[tf.newaxis], after[:-1]], 0))
 
 
-def _forward(potentials: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
-    """The log of the sum over all beginnings that end in each state, `[T, B, C + 1]`."""
+def _forward(potentials: tf.Tensor, words: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """How probable each state is after the beginning of a sentence, and what each word adds.
+
+    The sums over all beginnings grow with the sentence, and float32 would lose the digits that
+    tell states apart; so each step is taken apart into its share and its growth.
+
+    Returns:
+      Log-probabilities `[T, B, C + 1]`; the growth of the log of the sum, `[T, B]`, 0 where there
+      is no word.
+    """
     time_major, steps = _time_major(potentials, words)
 
-    def forward(scores, inputs):
+    def forward(carried, inputs):
+        scores, _ = carried
         step, word = inputs
-        return tf.where(
-            word, tf.reduce_logsumexp(scores[:, :, tf.newaxis] + _with_start(step), 1), scores
-        )
+        sums = tf.reduce_logsumexp(scores[:, :, tf.newaxis] + _with_start(step), 1)
+        growth = tf.reduce_logsumexp(sums, -1, keepdims=True)
+        return tf.where(word, sums - growth, scores), tf.where(word, growth, 0.0)
 
-    return tf.scan(forward, (time_major, steps), _at_start(time_major))
+    start = _at_start(time_major)
+    scores, growth = tf.scan(forward, (time_major, steps), (start, tf.zeros_like(start[:, :1])))
+    return scores, growth[..., 0]
 
 
 def _backward(potentials: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
-    """The log of the sum over all ends that follow each state, `[T, B, C + 1]`."""
+    """The log of the sum over all ends that follow each state, less the greatest, `[T, B, C + 1]`."""
     time_major, steps = _time_major(potentials, words)
 
     def backward(scores, inputs):
         step, word = inputs
-        return tf.where(
-            word, tf.reduce_logsumexp(_with_start(step) + scores[:, tf.newaxis], 2), scores
-        )
+        sums = tf.reduce_logsumexp(_with_start(step) + scores[:, tf.newaxis], 2)
+        # What is taken from all states alike has no part in marginals, nor in their gradients.
+        greatest = tf.stop_gradient(tf.reduce_max(sums, -1, keepdims=True))
+        return tf.where(word, sums - greatest, scores)
 
     after_last = tf.zeros_like(time_major[0, :, :, 0])
     before = tf.scan(backward, (time_major, steps), after_last, reverse=True)
